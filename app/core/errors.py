@@ -1,0 +1,126 @@
+"""Every error that a client may see, as one small tree.
+
+    SpeechError                      its ``text`` is safe to show: it says what to change
+    ├── InvalidRequest               a parameter of the request is wrong
+    │   ├── InvalidText              empty, too long, or not a text
+    │   ├── UnknownVoice
+    │   ├── UnsupportedFormat
+    │   └── UnsupportedSampleRate
+    ├── BadAudio                     the audio cannot be decoded
+    │   └── AudioTooLong
+    ├── AccessDenied                 token or appkey missing or wrong
+    ├── Overloaded                   no capacity now; try again later
+    ├── DeadlineExceeded             the work did not finish in time
+    └── EngineFailed                 our fault; the text says nothing of the cause
+        └── EngineUnavailable        no worker is ready
+
+The classes carry no status code: each wire format maps classes to codes in one table
+(``app/nls/status.py`` for NLS). Between processes an error travels as its class name and text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class SpeechError(Exception):
+    """Base of all errors with a text for the client.
+
+    ``text`` is shown to clients: never put a path, an internal address, a traceback or another
+    user's data in it.
+    """
+
+    default_text = "The request could not be served."
+
+    def __init__(self, text: str = "") -> None:
+        self.text = text or self.default_text
+        super().__init__(self.text)
+
+
+class InvalidRequest(SpeechError):
+    """A parameter of the request is missing or wrong."""
+
+    default_text = "The request has an invalid parameter."
+
+
+class InvalidText(InvalidRequest):
+    """The text to speak is empty, too long or not a text."""
+
+    default_text = "No text specified!"
+
+
+class UnknownVoice(InvalidRequest):
+    """No engine has the requested voice."""
+
+    default_text = "Invalid voice name; see /stream/v1/tts/voices for the list."
+
+
+class UnsupportedFormat(InvalidRequest):
+    """The audio format is not one that this door reads or writes."""
+
+    default_text = "This audio format is not supported."
+
+
+class UnsupportedSampleRate(InvalidRequest):
+    """The sample rate is outside what can be converted."""
+
+    default_text = "This sample rate is not supported."
+
+
+class BadAudio(SpeechError):
+    """The audio bytes cannot be decoded as what they claim to be."""
+
+    default_text = "The audio cannot be decoded."
+
+
+class AudioTooLong(BadAudio):
+    """More audio than this door accepts in one task."""
+
+    default_text = "The audio is too long."
+
+
+class AccessDenied(SpeechError):
+    """The token or appkey is missing or wrong."""
+
+    default_text = "The token is missing or invalid."
+
+
+class Overloaded(SpeechError):
+    """Every replica said that it is full."""
+
+    default_text = "Too many requests; try again later."
+
+
+class DeadlineExceeded(SpeechError):
+    """The work was accepted but did not finish within its time."""
+
+    default_text = "The task took too long; try again."
+
+
+class EngineFailed(SpeechError):
+    """The engine failed on this task. The cause is in the server's log, under the task's id."""
+
+    default_text = "The speech engine failed on this task; try again."
+
+
+class EngineUnavailable(EngineFailed):
+    """No replica is ready to take the task."""
+
+    default_text = "No speech engine is ready; try again later."
+
+
+def _tree(cls: type[SpeechError]) -> list[type[SpeechError]]:
+    return [cls, *(found for sub in cls.__subclasses__() for found in _tree(sub))]
+
+
+_BY_NAME: Final = {cls.__name__: cls for cls in _tree(SpeechError)}
+
+
+def from_wire(name: str, text: str) -> SpeechError:
+    """Rebuild an error that another process sent as (class name, text).
+
+    An unknown name becomes :class:`EngineFailed` with its fixed text, so that nothing unexpected
+    is shown to a client.
+    """
+    cls = _BY_NAME.get(name)
+    return cls(text) if cls is not None else EngineFailed()

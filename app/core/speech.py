@@ -1,0 +1,145 @@
+"""The shared nouns: what recognition and synthesis take and give, in the terms of neither NLS nor
+any engine.
+
+They are ``msgspec`` structs, so the same values travel between the API process and an engine
+worker (``app/serving/protocol.py``). All times are integers in milliseconds of audio since the
+start of the task (or of the stream, where a docstring says so), never wall-clock times.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Word(msgspec.Struct, frozen=True, array_like=True):
+    """One recognised word with its place in the audio (ms)."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+
+
+class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recognition task asks for. An engine ignores what its capabilities do not name.
+
+    ``max_sentence_silence_ms``: silence, measured on the audio, that ends a sentence.
+    ``max_sentence_ms``: a sentence is cut at this length even if nobody pauses.
+    ``hotwords``: (word, weight) pairs.
+    """
+
+    language: str | None = None
+    partials: bool = True
+    words: bool = False
+    punctuation: bool = False
+    inverse_text_normalization: bool = False
+    max_sentence_silence_ms: int = 800
+    max_sentence_ms: int = 60_000
+    hotwords: tuple[tuple[str, float], ...] = ()
+
+
+class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A recognition task as any front door asks for it.
+
+    ``format``: what the client's bytes are (``pcm`` is signed 16-bit little-endian mono).
+    ``sample_rate``: of those bytes; a header in the audio overrules it. ``max_audio_ms``: more
+    audio than this fails the task with :class:`app.core.errors.AudioTooLong`; None for no limit.
+    ``task_id`` is for the logs only.
+    """
+
+    format: str = "pcm"
+    sample_rate: int = 16_000
+    options: RecognitionOptions = RecognitionOptions()
+    max_audio_ms: int | None = None
+    task_id: str = ""
+
+
+class AudioProcessed(msgspec.Struct, frozen=True, tag="processed", tag_field="event"):
+    """Everything before ``position_ms`` of the audio has been looked at: no event about it is
+    still to come, except of a sentence that is open."""
+
+    position_ms: int
+
+
+class SentenceBegan(msgspec.Struct, frozen=True, tag="began", tag_field="event"):
+    """Speech started at ``start_ms``."""
+
+    start_ms: int
+
+
+class SentenceChanged(msgspec.Struct, frozen=True, tag="changed", tag_field="event"):
+    """A new hypothesis for the whole open sentence; ``end_ms`` is the audio it covers."""
+
+    text: str
+    end_ms: int
+    words: tuple[Word, ...] = ()
+
+
+class SentenceEnded(msgspec.Struct, frozen=True, tag="ended", tag_field="event"):
+    """The final text of the open sentence. ``confidence`` is None where the engine has no
+    calibrated one: it is never made up."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+    words: tuple[Word, ...] = ()
+    confidence: float | None = None
+
+
+RecognitionEvent = SentenceBegan | SentenceChanged | SentenceEnded
+"""What an engine or a recognition task reports: ``(Began Changed* Ended)*``, times ascending."""
+
+
+class SynthesisRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A synthesis task as any front door asks for it.
+
+    ``voice``: a name or alias, resolved by the voice catalogue. ``format``: ``pcm`` (signed
+    16-bit little-endian mono) or ``wav``. ``speed``, ``pitch``, ``volume``: factors, 1.0 is the
+    voice's own. ``task_id`` is for the logs only.
+    """
+
+    text: str
+    voice: str
+    format: str = "pcm"
+    sample_rate: int = 16_000
+    speed: float = 1.0
+    pitch: float = 1.0
+    volume: float = 1.0
+    task_id: str = ""
+
+
+class Utterance(msgspec.Struct, frozen=True, kw_only=True):
+    """One sentence to speak, for an engine.
+
+    ``speed``: 1.0 is the voice's own, 2.0 twice as fast. ``pitch``: factor on the fundamental
+    frequency. ``volume``: factor on the amplitude. An engine applies only those that its
+    capabilities call exact; the caller applies the rest to the audio.
+    """
+
+    text: str
+    voice: str
+    language: str | None = None
+    speed: float = 1.0
+    pitch: float = 1.0
+    volume: float = 1.0
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """The audio of the character at ``index`` of the utterance's text starts at ``start_ms``."""
+
+    index: int
+    start_ms: int
+
+
+Gender = Literal["female", "male", "unknown"]
+
+
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """A voice that an engine has. ``language`` is a BCP 47 tag such as ``zh-CN``."""
+
+    name: str
+    language: str
+    gender: Gender
+    description: str = ""
+    kind: Literal["preset", "clone"] = "preset"

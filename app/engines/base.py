@@ -1,0 +1,220 @@
+"""The interface between the server and any speech engine.
+
+An engine is a family of models behind one module of ``app/engines``. It knows nothing of HTTP, NLS,
+processes or other engines. It runs inside a worker process (``app/serving/worker``): ``step`` is
+called from one thread, one call at a time; ``open``, ``configure`` and ``close`` are quick and come
+from another thread, also while a step runs, but never for a stream that is part of that step
+(except ``configure``, which then counts from the next step). Services read the capabilities and
+compose what is missing, so an engine declares only what it really does.
+
+Audio into a recogniser is mono float32 in [-1, 1] at ``capabilities.sample_rate``, shape (n,).
+Audio out of a synthesiser is mono int16 at ``capabilities.sample_rate``, shape (n,).
+
+Errors: an engine raises a :class:`app.core.errors.SpeechError` for what the client can change
+(unknown voice, unusable text) and any other exception for its own failures; the worker then fails
+that task only, with a fixed text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Utterance, Voice, Word
+
+Float32 = NDArray[np.float32]
+Int16 = NDArray[np.int16]
+
+Progress = Callable[[str], None]
+"""Called by a factory while loading, with what it is doing; each call extends the start deadline."""
+
+
+class RecognizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recogniser can do.
+
+    ``step_ms``: the audio that one step wants from each stream (the last step may have less).
+    ``partials``: hypotheses before the end of a sentence. ``word_times``: words with times.
+    ``own_endpointing``: it cuts sentences itself (:class:`EndpointingRecognizer`); otherwise the
+    service does, with its VAD (:class:`SentenceRecognizer`).
+    ``max_sessions``: streams that one replica accepts. ``max_sentences``: sentences that may be
+    open at once (decoder states); others wait for a free one. ``max_batch``: streams in one step,
+    None for no limit. ``notice``: for people, what this engine is good for, in one sentence.
+    """
+
+    sample_rate: int
+    languages: tuple[str, ...]
+    step_ms: int
+    partials: bool
+    word_times: bool
+    own_endpointing: bool
+    max_sessions: int
+    max_sentences: int
+    max_batch: int | None = None
+    hotwords: bool = False
+    punctuation: bool = False
+    inverse_text_normalization: bool = False
+    confidence: bool = False
+    notice: str = ""
+
+
+class SynthesizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a synthesiser can do.
+
+    ``voices``: its presets. ``any_voice``: it takes names beyond those (and raises
+    ``UnknownVoice`` itself). ``exact_speed``, ``exact_pitch``, ``exact_volume``: it applies that
+    option of the utterance itself, within 1 %; the caller applies the others to the audio.
+    ``normalizes_text``: it reads numbers and dates itself. ``marks``: it reports character times.
+    ``max_parallel``: utterances that it may synthesise at the same time (each in its own thread).
+    """
+
+    sample_rate: int
+    languages: tuple[str, ...]
+    voices: tuple[Voice, ...]
+    any_voice: bool = False
+    exact_speed: bool = False
+    exact_pitch: bool = False
+    exact_volume: bool = False
+    normalizes_text: bool = False
+    marks: bool = False
+    max_parallel: int = 1
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """The text of a sentence so far; word times in ms from the first sample of its stream."""
+
+    text: str
+    words: tuple[Word, ...] = ()
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One stream's part of a step: new samples, and whether they are its last.
+
+    ``samples`` has ``step_ms`` of audio, or less (even none) when ``last``. ``stream`` is what
+    ``open`` returned.
+    """
+
+    stream: object
+    samples: Float32
+    last: bool
+
+
+class SentenceRecognizer(Protocol):
+    """A recogniser whose streams are single sentences; the service finds their borders."""
+
+    @property
+    def capabilities(self) -> RecognizerCapabilities:
+        """Constant for the life of the object. Any thread."""
+        ...
+
+    def open(self, options: RecognitionOptions) -> object:
+        """A new stream. At most ``max_sentences`` are open at once; the caller sees to that."""
+        ...
+
+    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis]:
+        """Take in the audio of all given streams, and return each one's hypothesis, in order.
+
+        A stream occurs at most once in a batch. After a feed with ``last`` its hypothesis is
+        final and the stream is closed.
+        """
+        ...
+
+    def close(self, stream: object) -> None:
+        """Give up a stream before its last feed. Closing a closed stream does nothing."""
+        ...
+
+
+class EndpointingRecognizer(Protocol):
+    """A recogniser whose streams are whole tasks, and that finds the sentences itself."""
+
+    @property
+    def capabilities(self) -> RecognizerCapabilities:
+        """Constant for the life of the object. Any thread."""
+        ...
+
+    def open(self, options: RecognitionOptions) -> object:
+        """A new stream. At most ``max_sessions`` are open at once; the caller sees to that."""
+        ...
+
+    def step(self, batch: Sequence[Feed]) -> Sequence[Sequence[RecognitionEvent]]:
+        """Take in the audio of all given streams, and return each one's new events, in order.
+
+        A stream occurs at most once in a batch. A feed with ``last`` ends an open sentence and
+        closes the stream.
+        """
+        ...
+
+    def configure(self, stream: object, max_sentence_silence_ms: int) -> None:
+        """Change the end-of-sentence silence of a running stream."""
+        ...
+
+    def close(self, stream: object) -> None:
+        """Give up a stream before its last feed. Closing a closed stream does nothing."""
+        ...
+
+
+Recognizer = SentenceRecognizer | EndpointingRecognizer
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of an utterance's audio, and the marks that fall into it (ms from the utterance's
+    start)."""
+
+    samples: Int16
+    marks: tuple[Mark, ...] = ()
+
+
+class Synthesizer(Protocol):
+    """A synthesiser."""
+
+    @property
+    def capabilities(self) -> SynthesizerCapabilities:
+        """Constant for the life of the object. Any thread."""
+        ...
+
+    def synthesize(self, utterance: Utterance) -> Iterator[Piece]:
+        """Speak one utterance, piece by piece, as early as possible.
+
+        Runs in a thread of its own, at most ``max_parallel`` at once. Closing the iterator (a
+        ``GeneratorExit`` at a ``yield``) cancels: the engine stops its work before the next piece
+        and frees what it holds.
+
+        Raises:
+            UnknownVoice: the utterance's voice is not one of this engine's.
+        """
+        ...
+
+
+@runtime_checkable
+class EngineFamily(Protocol):
+    """What a module of ``app/engines`` offers to the registry, as its attribute ``FAMILY``.
+
+    ``settings`` are the server's settings whose names begin with the family's own, as
+    ``{"FAKE_ASR_DELAY_MS": 0, …}``. ``device`` is ``cpu`` or ``cuda:0`` (the worker has made the
+    chosen card the first one).
+    """
+
+    def recognizer(
+        self, device: str, settings: Mapping[str, object], progress: Progress
+    ) -> Recognizer:
+        """Load the recogniser. Slow and blocking; raises :class:`EngineNotUsable`."""
+        ...
+
+    def synthesizer(
+        self, device: str, settings: Mapping[str, object], progress: Progress
+    ) -> Synthesizer:
+        """Load the synthesiser. Slow and blocking; raises :class:`EngineNotUsable`."""
+        ...
+
+
+class EngineNotUsable(Exception):
+    """The engine cannot be loaded on this machine; the text tells the owner what to do."""

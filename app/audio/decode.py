@@ -1,0 +1,176 @@
+"""From the bytes of a client to samples, as they arrive.
+
+A decoder keeps what a frame left incomplete (half a sample, part of a header), so the result is
+the same however the client cut its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+
+from app.audio import wav
+from app.audio.pcm import EMPTY, Float32, Int16
+from app.core.errors import BadAudio, UnsupportedFormat, UnsupportedSampleRate
+
+MIN_SAMPLE_RATE: Final = 8_000
+MAX_SAMPLE_RATE: Final = 192_000
+MAX_CHANNELS: Final = 64
+
+_SEND_PCM: Final = "send 16-bit PCM."
+
+
+class Decoder(Protocol):
+    """One stream of encoded audio. Not for use by two threads at once."""
+
+    @property
+    def sample_rate(self) -> int | None:
+        """Of the samples that ``feed`` returns; None until the stream has told."""
+        ...
+
+    def feed(self, data: bytes) -> Int16:
+        """Take in the next bytes, and return what they complete: mono, shape (n,), maybe empty.
+
+        Raises:
+            BadAudio: the bytes are not what the format promises.
+            UnsupportedSampleRate: the stream's own rate cannot be converted.
+        """
+        ...
+
+    def flush(self) -> Int16:
+        """The stream has ended: what is still inside. Half a sample is dropped."""
+        ...
+
+
+class PcmDecoder:
+    """Raw signed 16-bit little-endian samples, mixed down to mono if they are interleaved."""
+
+    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+        self.sample_rate: int | None = sample_rate
+        self._channels = channels
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Int16:
+        """See :class:`Decoder`."""
+        if self._rest:
+            data = self._rest + data
+        usable = len(data) - len(data) % (2 * self._channels)
+        self._rest = data[usable:]
+        if not usable:
+            return EMPTY
+        samples = np.frombuffer(data, "<i2", usable // 2).astype(np.int16, copy=False)
+        return samples if self._channels == 1 else _mixdown(samples, self._channels)
+
+    def flush(self) -> Int16:
+        """See :class:`Decoder`."""
+        self._rest = b""
+        return EMPTY
+
+
+class WavDecoder:
+    """A RIFF/WAVE stream of 16-bit PCM.
+
+    Bytes without the RIFF magic are raw mono PCM at the requested rate: there are clients that
+    label those as wav (nls-protocol.md 6.1). The rate in a header overrules the requested one.
+    Chunks after the samples are ignored.
+    """
+
+    def __init__(self, requested_rate: int) -> None:
+        self.sample_rate: int | None = None
+        self._requested_rate = requested_rate
+        self._header = wav.HeaderReader()
+        self._pcm: PcmDecoder | None = None
+        self._left: int | None = None
+
+    def feed(self, data: bytes) -> Int16:
+        """See :class:`Decoder`."""
+        if self._pcm is not None:
+            return self._samples(self._pcm, data)
+        header = self._header.feed(data)
+        if self._header.riff is False:
+            return self._begin(PcmDecoder(self._requested_rate), 0)
+        if header is None:
+            return EMPTY
+        _check(header)
+        self._left = header.data_bytes
+        return self._begin(PcmDecoder(header.sample_rate, header.channels), header.size)
+
+    def flush(self) -> Int16:
+        """See :class:`Decoder`.
+
+        Raises:
+            BadAudio: the stream ended inside its header.
+        """
+        if self._pcm is not None or not self._header.received:
+            return EMPTY
+        if self._header.riff:
+            raise BadAudio("Invalid wav header! The audio ends inside the header.")
+        return self._begin(PcmDecoder(self._requested_rate), 0)
+
+    def _begin(self, pcm: PcmDecoder, skip: int) -> Int16:
+        """The header is over: decode what came after its ``skip`` bytes."""
+        rest = self._header.received[skip:]
+        self._header = wav.HeaderReader()
+        self._pcm = pcm
+        self.sample_rate = pcm.sample_rate
+        return self._samples(pcm, rest)
+
+    def _samples(self, pcm: PcmDecoder, data: bytes) -> Int16:
+        if self._left is not None:
+            data = data[: self._left]
+            self._left -= len(data)
+        return pcm.feed(data)
+
+
+def _mixdown(samples: Int16, channels: int) -> Int16:
+    """The mean of interleaved channels."""
+    mean: Float32 = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
+    return np.rint(mean, out=mean).astype(np.int16)
+
+
+def _check(header: wav.WavHeader) -> None:
+    if header.codec != wav.CODEC_PCM or header.bits != 16:
+        raise BadAudio(f"This wav codec or bit depth is not supported: {_SEND_PCM}")
+    if not 1 <= header.channels <= MAX_CHANNELS:
+        raise BadAudio(f"Invalid wav header! Channels must be 1 to {MAX_CHANNELS}.")
+    check_sample_rate(header.sample_rate)
+
+
+def check_sample_rate(sample_rate: int) -> None:
+    """Refuse what the resampler is not meant for.
+
+    Raises:
+        UnsupportedSampleRate: outside 8000 to 192000 Hz.
+    """
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise UnsupportedSampleRate(
+            f"Invalid sample rate! Use {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
+        )
+
+
+_DECODERS: Final[dict[str, Callable[[int], Decoder]]] = {
+    "pcm": PcmDecoder,
+    "wav": WavDecoder,
+}
+
+DECODABLE: Final = tuple(_DECODERS)
+"""The format names that :func:`open_decoder` takes."""
+
+
+def open_decoder(format: str, sample_rate: int) -> Decoder:
+    """A decoder for a client's format name: any letter case, with or without a leading dot.
+
+    ``sample_rate`` is what the client says; a header overrules it.
+
+    Raises:
+        UnsupportedFormat: not one of :data:`DECODABLE`.
+        UnsupportedSampleRate: outside 8000 to 192000 Hz.
+    """
+    name = format.strip().lower().removeprefix(".")
+    decoder = _DECODERS.get(name)
+    if decoder is None:
+        raise UnsupportedFormat(f"Unsupported audio format! Use one of: {', '.join(DECODABLE)}.")
+    check_sample_rate(sample_rate)
+    return decoder(sample_rate)

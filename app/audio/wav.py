@@ -1,0 +1,146 @@
+"""The RIFF/WAVE container: a header that arrives in pieces is read, and headers are written.
+
+Only the container is here; which of its codecs are understood is the decoder's business.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from app.core.errors import BadAudio
+
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""Everything before the samples. Real headers have 44 bytes, or a few hundred with tags; without
+a bound a client could make the server keep a header that never ends."""
+
+UNKNOWN_SIZE: Final = 0xFFFFFFFF
+"""A size field of a stream whose length was not known when its header was written."""
+
+CODEC_PCM: Final = 0x0001
+CODEC_EXTENSIBLE: Final = 0xFFFE
+
+_RIFF_BYTES: Final = 12
+_CHUNK: Final = struct.Struct("<4sI")
+_FORMAT: Final = struct.Struct("<HHIIHH")
+_SUBFORMAT_OFFSET: Final = 24
+"""Of the sub-format's GUID in a format chunk of WAVE_FORMAT_EXTENSIBLE; its first two bytes are
+the codec number that the plain format would have had."""
+_HEADER: Final = struct.Struct("<4sI4s4sIHHIIHH4sI")
+
+
+@dataclass(frozen=True, slots=True)
+class WavHeader:
+    """What a header says. ``data_bytes`` is None for a stream that goes on until it ends;
+    ``size`` is the number of bytes before the first sample."""
+
+    codec: int
+    channels: int
+    sample_rate: int
+    bits: int
+    data_bytes: int | None
+    size: int
+
+
+class HeaderReader:
+    """Reads one header that arrives in pieces; what it has read is not looked at again."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._position = 0
+        self._riff: bool | None = None
+        self._format: tuple[int, int, int, int] | None = None
+
+    @property
+    def riff(self) -> bool | None:
+        """Whether this is a RIFF/WAVE file; None while there are too few bytes to tell."""
+        return self._riff
+
+    @property
+    def received(self) -> bytes:
+        """All bytes fed so far."""
+        return bytes(self._data)
+
+    def feed(self, data: bytes) -> WavHeader | None:
+        """Take in the next bytes; the header once it is complete, None before and if ``riff`` is
+        not true.
+
+        Chunks that are neither ``fmt `` nor ``data`` are skipped, with the padding byte after a
+        chunk of odd length.
+
+        Raises:
+            BadAudio: no usable format chunk before the samples, or more than
+                :data:`MAX_HEADER_BYTES` before them.
+        """
+        self._data += data
+        if self._riff is None:
+            self._riff = _is_riff(bytes(self._data[:_RIFF_BYTES]))
+            self._position = _RIFF_BYTES
+        return self._chunks() if self._riff else None
+
+    def _chunks(self) -> WavHeader | None:
+        while True:
+            start = self._position + _CHUNK.size
+            if start > MAX_HEADER_BYTES:
+                raise BadAudio("Too large wav header!")
+            if start > len(self._data):
+                return None
+            name, size = _CHUNK.unpack_from(self._data, self._position)
+            if name == b"data":
+                if self._format is None:
+                    raise BadAudio("Invalid wav header! The format chunk is missing.")
+                return WavHeader(*self._format, data_bytes=_data_bytes(size), size=start)
+            if name == b"fmt ":
+                if start + size > MAX_HEADER_BYTES:
+                    raise BadAudio("Too large wav header!")
+                if start + size > len(self._data):
+                    return None
+                self._format = _format_fields(bytes(self._data[start : start + size]))
+            self._position = start + size + size % 2
+
+
+def _is_riff(head: bytes) -> bool | None:
+    riff, wave = head[:4], head[8:]
+    if not b"RIFF".startswith(riff) or not b"WAVE".startswith(wave):
+        return False
+    return True if len(head) == _RIFF_BYTES else None
+
+
+def _format_fields(chunk: bytes) -> tuple[int, int, int, int]:
+    """(codec, channels, sample rate, bits) of a format chunk."""
+    if len(chunk) < _FORMAT.size:
+        raise BadAudio("Invalid wav header! The format chunk is too short.")
+    codec, channels, rate, _, _, bits = _FORMAT.unpack_from(chunk)
+    if codec == CODEC_EXTENSIBLE and len(chunk) >= _SUBFORMAT_OFFSET + 2:
+        (codec,) = struct.unpack_from("<H", chunk, _SUBFORMAT_OFFSET)
+    return codec, channels, rate, bits
+
+
+def _data_bytes(size: int) -> int | None:
+    """Streams leave 0 or a huge number where the length would be (nls-protocol.md 4.2)."""
+    return None if size == 0 or size >= 0x7FFFFFFF - 255 else size
+
+
+def make_header(sample_rate: int, total_samples: int | None) -> bytes:
+    """The 44 bytes before 16-bit mono PCM; ``total_samples`` None for a length not yet known."""
+    if total_samples is None:
+        riff_bytes = data_bytes = UNKNOWN_SIZE
+    else:
+        data_bytes = 2 * total_samples
+        riff_bytes = data_bytes + _HEADER.size - _CHUNK.size
+    return _HEADER.pack(
+        b"RIFF",
+        riff_bytes,
+        b"WAVE",
+        b"fmt ",
+        _FORMAT.size,
+        CODEC_PCM,
+        1,
+        sample_rate,
+        2 * sample_rate,
+        2,
+        16,
+        b"data",
+        data_bytes,
+    )

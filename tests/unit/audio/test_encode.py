@@ -1,0 +1,66 @@
+import io
+import wave
+
+import numpy as np
+import pytest
+
+from app.audio.decode import open_decoder
+from app.audio.encode import open_encoder
+from app.core.errors import UnsupportedFormat
+
+SAMPLES = np.array([0, 1, -1, 32_767, -32_768, 258], np.int16)
+
+
+def test_pcm_is_little_endian_and_bare() -> None:
+    encoder = open_encoder("pcm", 16_000)
+    assert encoder.mime_type == "audio/pcm"
+    assert encoder.header(None) == b""
+    assert encoder.encode(SAMPLES[-1:]) == b"\x02\x01"
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
+def test_wav_of_known_length_is_a_true_file(rate: int) -> None:
+    encoder = open_encoder("wav", rate)
+    header = encoder.header(SAMPLES.size)
+    data = header + encoder.encode(SAMPLES[:2]) + encoder.encode(SAMPLES[2:])
+    assert encoder.mime_type == "audio/wav"
+    assert len(header) == 44
+    assert int.from_bytes(data[4:8], "little") == len(data) - 8
+    with wave.open(io.BytesIO(data)) as file:
+        assert file.getparams()[:4] == (1, 2, rate, SAMPLES.size)
+        assert file.readframes(100) == SAMPLES.tobytes()
+
+
+def test_wav_of_unknown_length() -> None:
+    encoder = open_encoder("WAV", 24_000)
+    header = encoder.header(None)
+    assert len(header) == 44
+    assert header[4:8] == header[40:44] == b"\xff" * 4
+    decoder = open_decoder("wav", 8_000)
+    assert decoder.feed(header + encoder.encode(SAMPLES)).tolist() == SAMPLES.tolist()
+    assert decoder.sample_rate == 24_000
+
+
+def test_empty_wav() -> None:
+    header = open_encoder("wav", 16_000).header(0)
+    with wave.open(io.BytesIO(header)) as file:
+        assert file.getnframes() == 0
+
+
+@pytest.mark.parametrize("name", ["PCM", ".wav", "Wav"])
+def test_names_in_any_spelling(name: str) -> None:
+    open_encoder(name, 16_000)
+
+
+def test_unknown_format_says_what_there_is() -> None:
+    with pytest.raises(UnsupportedFormat) as caught:
+        open_encoder("xyz", 16_000)
+    assert caught.value.text.startswith("Invalid format 'xyz'!")
+    assert "pcm, wav" in caught.value.text
+
+
+def test_a_hostile_format_name_is_not_echoed_whole() -> None:
+    with pytest.raises(UnsupportedFormat) as caught:
+        open_encoder("a\r\nSet-Cookie: x" + "y" * 10_000, 16_000)
+    assert len(caught.value.text) < 120
+    assert "\n" not in caught.value.text

@@ -1,0 +1,141 @@
+"""Golden transcripts: each file is one connection, replayed byte for byte.
+
+A line is what happens at time ``t`` and what the connection answers. What happens is one of
+
+    client         a text frame, as its JSON value      client_text    the same, as raw text
+    client_binary  a binary frame of that many bytes    tick           the driver's timer
+    service        a report of the service task: an event of app/core/speech.py by its tag, or
+                   opened, finished, audio (with "bytes"), failed (with "error", "text")
+
+and ``expect`` lists the outputs. A first line with ``about`` says what the file shows. Message ids
+count from 1; the token "wrong" is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.core.errors import AccessDenied, from_wire
+from app.core.speech import AudioProcessed, RecognitionEvent
+from app.nls.connection import Connection
+from app.nls.outputs import (
+    Abandon,
+    Close,
+    Configure,
+    Feed,
+    FinishAudio,
+    OpenRecognition,
+    OpenSynthesis,
+    Output,
+    Send,
+    SendAudio,
+)
+from app.nls.task import Limits
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.jsonl"))
+
+
+def authorize(token: str | None, appkey: str | None) -> None:
+    if token == "wrong":
+        raise AccessDenied("The token 'wrong' is invalid!")
+
+
+def new_connection() -> Connection:
+    ids = count(1)
+    return Connection(
+        authorize=authorize,
+        new_id=lambda: f"{next(ids):032x}",
+        limits=Limits(max_text_chars=20),
+        now=0.0,
+    )
+
+
+def apply(connection: Connection, line: dict[str, Any]) -> list[Output]:
+    now = line["t"]
+    if "client" in line:
+        return connection.text(json.dumps(line["client"], ensure_ascii=False), now)
+    if "client_text" in line:
+        return connection.text(line["client_text"], now)
+    if "client_binary" in line:
+        return connection.binary(bytes(line["client_binary"]), now)
+    if "tick" in line:
+        return connection.tick(now)
+    return report(connection, line["service"], now)
+
+
+def report(connection: Connection, service: dict[str, Any], now: float) -> list[Output]:
+    match service["event"]:
+        case "opened":
+            return connection.opened(now)
+        case "finished":
+            return connection.finished(now)
+        case "audio":
+            return connection.audio(bytes(service["bytes"]), now)
+        case "failed":
+            return connection.failed(from_wire(service["error"], service["text"]), now)
+        case _:
+            event = msgspec.convert(service, RecognitionEvent | AudioProcessed)
+            return connection.event(event, now)
+
+
+def plain(request: msgspec.Struct) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(request))
+
+
+def show(output: Output) -> dict[str, Any]:
+    """An output as the transcripts write it; a sent text stays exactly as it was sent."""
+    match output:
+        case Send(text, not_before, interim):
+            shown: dict[str, Any] = {"send": text}
+            if not_before is not None:
+                shown["not_before"] = round(not_before, 6)
+            if interim:
+                shown["interim"] = True
+            return shown
+        case SendAudio(data):
+            return {"audio": len(data)}
+        case Feed(data):
+            return {"feed": len(data)}
+        case FinishAudio():
+            return {"finish_audio": True}
+        case Configure(silence):
+            return {"configure": silence}
+        case OpenRecognition(request):
+            return {"open_recognition": plain(request)}
+        case OpenSynthesis(request):
+            return {"open_synthesis": plain(request)}
+        case Abandon():
+            return {"abandon": True}
+        case Close(code, status):
+            return {"close": code} | ({"status": status.code} if status else {})
+
+
+def expected(item: dict[str, Any]) -> dict[str, Any]:
+    """The same from a transcript: its event in compact JSON with the keys in the order given."""
+    if "send" not in item:
+        return item
+    text = json.dumps(item["send"], ensure_ascii=False, separators=(",", ":"))
+    return item | {"send": text}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if "about" not in line]
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript(path: Path) -> None:
+    connection = new_connection()
+    for number, line in enumerate(read(path), start=2):
+        outputs = [show(output) for output in apply(connection, line)]
+        assert outputs == [expected(item) for item in line["expect"]], f"{path.name}:{number}"
+
+
+def test_there_are_transcripts() -> None:
+    assert len(TRANSCRIPTS) >= 30

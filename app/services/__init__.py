@@ -1,0 +1,1 @@
+"""The two use cases that every front door calls: recognition and synthesis."""

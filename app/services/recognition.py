@@ -1,0 +1,139 @@
+"""Recognition: a client's bytes in, sentences out.
+
+    bytes ─► decode ─► 16 kHz (the engine's rate) ─► near-field gate ─► replica ─► events
+
+Knows neither NLS nor HTTP. What is done here per frame is a few microseconds of numpy on at most a
+second of audio, so it may run on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import numpy as np
+import structlog
+
+from app.audio.decode import open_decoder
+from app.audio.gate import NearFieldGate
+from app.audio.pcm import Int16
+from app.audio.resample import Resampler
+from app.core.errors import AudioTooLong
+from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
+from app.serving.pool import Pool
+from app.serving.replica import RecognitionHandle
+
+log = structlog.get_logger(__name__)
+
+_CHUNK_BYTES: Final = 64 * 1024
+"""Bytes of a client that are decoded at once: a frame of a megabyte is taken in pieces, with the
+event loop in between."""
+
+
+class RecognitionTask:
+    """A running task. One coroutine feeds it, another reads its events."""
+
+    def __init__(
+        self, request: RecognitionRequest, handle: RecognitionHandle, gate: NearFieldGate | None
+    ) -> None:
+        self._request = request
+        self._handle = handle
+        self._decoder = open_decoder(request.format, request.sample_rate)
+        self._resampler: Resampler | None = None
+        self._gate = gate
+        self._decoded_samples = 0
+
+    async def feed(self, data: bytes) -> None:
+        """More of the client's bytes, cut anywhere; waits while the worker is behind.
+
+        Raises:
+            BadAudio: the bytes are not what the format promises, or (AudioTooLong) too many.
+            SpeechError: the task has failed.
+        """
+        for start in range(0, len(data), _CHUNK_BYTES):
+            await self._send(self._prepared(self._decoder.feed(data[start : start + _CHUNK_BYTES])))
+
+    async def finish(self) -> None:
+        """No more bytes: the rest is recognised, however short. Raises as :meth:`feed`."""
+        await self._send(self._prepared(self._decoder.flush()))
+        if self._resampler is not None:
+            await self._send(self._gated(self._resampler.flush()))
+        if self._gate is not None:
+            await self._send(self._gate.flush())
+        self._handle.finish()
+
+    async def configure(self, max_sentence_silence_ms: int) -> None:
+        """Change the end-of-sentence silence of the running task."""
+        self._handle.configure(max_sentence_silence_ms)
+        if self._gate is not None:
+            self._gate.configure(max_sentence_silence_ms)
+
+    async def events(self) -> AsyncIterator[RecognitionEvent | AudioProcessed]:
+        """What was recognised; ends when everything is delivered. Raises SpeechError."""
+        async for event in self._handle.events():
+            if isinstance(event, int):
+                yield AudioProcessed(event * 1000 // self._handle.sample_rate)
+            else:
+                yield event
+
+    def close(self) -> None:
+        """The task is over, complete or not; the worker forgets it."""
+        self._handle.cancel()
+        if self._gate is not None and self._gate.gated_ms:
+            log.debug(
+                "near-field gate",
+                task_id=self._request.task_id,
+                gated_ms=self._gate.gated_ms,
+                passed_ms=self._gate.passed_ms,
+            )
+
+    def _prepared(self, samples: Int16) -> Int16:
+        rate = self._decoder.sample_rate
+        if rate is None or not len(samples):
+            return samples
+        self._decoded_samples += len(samples)
+        limit = self._request.max_audio_ms
+        if limit is not None and self._decoded_samples * 1000 > limit * rate:
+            raise AudioTooLong(f"more than {limit / 1000:g} s of audio in one task")
+        if self._resampler is None:
+            self._resampler = Resampler(rate, self._handle.sample_rate)
+        return self._gated(self._resampler.feed(samples))
+
+    def _gated(self, samples: Int16) -> Int16:
+        return samples if self._gate is None else self._gate.feed(samples)
+
+    async def _send(self, samples: Int16) -> None:
+        second = self._handle.sample_rate
+        for start in range(0, len(samples), second):
+            await self._handle.feed(np.ascontiguousarray(samples[start : start + second]).tobytes())
+
+
+class RecognitionService:
+    """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate."""
+
+    def __init__(self, pool: Pool, gate_threshold: float | None) -> None:
+        self._pool = pool
+        self._gate_threshold = gate_threshold
+
+    @asynccontextmanager
+    async def open(self, request: RecognitionRequest) -> AsyncIterator[RecognitionTask]:
+        """A task that lives as long as the block; leaving it leaves nothing running.
+
+        Raises:
+            UnsupportedFormat, UnsupportedSampleRate: see ``app/audio/decode.py``.
+            Overloaded: no replica has room.
+            EngineUnavailable: none is ready.
+        """
+        open_decoder(request.format, request.sample_rate)  # refuse before a slot is taken
+        handle = await self._pool.open_recognition(request.options, request.task_id)
+        task = RecognitionTask(request, handle, self._new_gate(request))
+        try:
+            yield task
+        finally:
+            task.close()
+
+    def _new_gate(self, request: RecognitionRequest) -> NearFieldGate | None:
+        if self._gate_threshold is None:
+            return None
+        return NearFieldGate(self._gate_threshold, request.options.max_sentence_silence_ms)

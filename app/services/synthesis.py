@@ -1,0 +1,226 @@
+"""Synthesis: a text in, encoded audio out, sentence by sentence.
+
+    text ─► sentences ─► replica ─► rate, pitch, volume ─► the requested rate ─► format ─► bytes
+
+The next sentence is synthesised while this one is being sent; what a slow reader has not taken
+waits in the worker, bounded by the credit and the length of a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from app.audio import prosody
+from app.audio.encode import Encoder, open_encoder
+from app.audio.pcm import Int16
+from app.audio.resample import Resampler
+from app.core.errors import DeadlineExceeded, EngineUnavailable, InvalidText, Overloaded
+from app.core.speech import SynthesisRequest, Utterance, Voice
+from app.engines.base import SynthesizerCapabilities
+from app.serving.pool import Pool
+from app.serving.replica import SpeechHandle
+from app.text.sentences import split_sentences
+from app.voices.catalogue import VoiceCatalogue
+
+MAX_SENTENCE_CHARS: Final = 200
+MAX_PIECE_BYTES: Final = 32 * 1024
+"""Of one piece of encoded audio; half of what a client's frame may have (nls-protocol.md 1.8)."""
+
+_RETRY_S: Final = 0.1
+_RETRIES: Final = 300
+"""A later sentence of an accepted text waits for room (30 s), it is not refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A checked request."""
+
+    request: SynthesisRequest
+    voice: Voice
+    sentences: list[str]
+
+
+class SynthesisService:
+    """Speaks texts. ``threads`` bounds the rate/pitch/volume work that runs at once."""
+
+    def __init__(self, pool: Pool, voices: VoiceCatalogue, threads: int) -> None:
+        self._pool = pool
+        self._voices = voices
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="prosody")
+
+    def check(self, request: SynthesisRequest) -> None:
+        """Refuse what can be refused before any work is done (an unknown voice only once an
+        engine is ready, which knows its voices).
+
+        Raises:
+            InvalidText: empty, or nothing in it can be spoken.
+            UnknownVoice, UnsupportedFormat, UnsupportedSampleRate: as they say.
+        """
+        open_encoder(request.format, request.sample_rate)
+        _sentences(request.text)
+        if self._pool.ready("tts"):
+            self._voices.resolve(request.voice)
+
+    async def speak(self, request: SynthesisRequest) -> AsyncGenerator[bytes, None]:
+        """The audio in the requested format, as it comes, in pieces of at most 32 KiB, none empty.
+
+        Close the generator (``aclosing``) to cancel. Raises what :meth:`check` raises, Overloaded
+        and EngineUnavailable before the first piece; EngineFailed or DeadlineExceeded at any time.
+        """
+        plan = await self._plan(request)
+        encoder = open_encoder(request.format, request.sample_rate)
+        header = encoder.header(None)
+        async with aclosing(self._samples(plan)) as samples:
+            async for block in samples:
+                for piece in _pieces(encoder, block):
+                    yield header + piece
+                    header = b""
+
+    async def whole(self, request: SynthesisRequest) -> bytes:
+        """All of the audio at once, with a header that tells its true length. For short texts.
+
+        Raises what :meth:`speak` raises.
+        """
+        plan = await self._plan(request)
+        encoder = open_encoder(request.format, request.sample_rate)
+        total, encoded = 0, []
+        async with aclosing(self._samples(plan)) as samples:
+            async for block in samples:
+                total += len(block)
+                encoded.append(encoder.encode(block))
+        return encoder.header(total) + b"".join(encoded)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _plan(self, request: SynthesisRequest) -> _Plan:
+        self.check(request)
+        await self._pool.wait_ready("tts")
+        voice = self._voices.resolve(request.voice)
+        return _Plan(request, voice, _sentences(request.text))
+
+    async def _samples(self, plan: _Plan) -> AsyncGenerator[Int16, None]:
+        """All sentences at the requested rate, speed, pitch and volume."""
+        capabilities = self._pool.synthesizer()
+        if capabilities is None:
+            raise EngineUnavailable
+        finish = _Finish(plan.request, capabilities, self._executor)
+        async with aclosing(self._spoken(plan)) as pieces:
+            async for piece in pieces:
+                samples = await finish.feed(piece)
+                if len(samples):
+                    yield samples
+        samples = await finish.flush()
+        if len(samples):
+            yield samples
+
+    async def _spoken(self, plan: _Plan) -> AsyncGenerator[Int16, None]:
+        """All sentences as the engine speaks them; two of them are under way at a time."""
+        current: SpeechHandle | None = await self._open(plan, 0)
+        upcoming: asyncio.Task[SpeechHandle] | None = None
+        try:
+            for index in range(len(plan.sentences)):
+                if current is None:
+                    assert upcoming is not None
+                    current, upcoming = await upcoming, None
+                async with aclosing(current.pieces()) as pieces:
+                    async for pcm, _ in pieces:
+                        if upcoming is None and index + 1 < len(plan.sentences):
+                            upcoming = asyncio.create_task(self._open_later(plan, index + 1))
+                        yield np.frombuffer(pcm, dtype=np.int16)
+                if upcoming is None and index + 1 < len(plan.sentences):
+                    upcoming = asyncio.create_task(self._open_later(plan, index + 1))
+                current = None
+        finally:
+            if current is not None:
+                current.cancel()
+            if upcoming is not None:
+                upcoming.cancel()
+                (opened,) = await asyncio.gather(upcoming, return_exceptions=True)
+                if isinstance(opened, SpeechHandle):
+                    opened.cancel()  # granted in the moment of its cancellation
+
+    async def _open_later(self, plan: _Plan, index: int) -> SpeechHandle:
+        """The text was accepted: a later sentence that finds the workers full waits."""
+        for _ in range(_RETRIES):
+            try:
+                return await self._open(plan, index)
+            except Overloaded:
+                await asyncio.sleep(_RETRY_S)
+        raise DeadlineExceeded
+
+    async def _open(self, plan: _Plan, index: int) -> SpeechHandle:
+        request = plan.request
+        utterance = Utterance(
+            text=plan.sentences[index],
+            voice=plan.voice.name,
+            language=plan.voice.language,
+            speed=request.speed,
+            pitch=request.pitch,
+            volume=request.volume,
+        )
+        return await self._pool.open_synthesis(utterance, request.task_id)
+
+
+class _Finish:
+    """What is done to the engine's audio: what the engine did not do itself of speed, pitch and
+    volume, in a thread; then the requested rate."""
+
+    def __init__(
+        self,
+        request: SynthesisRequest,
+        capabilities: SynthesizerCapabilities,
+        executor: ThreadPoolExecutor,
+    ) -> None:
+        speed = 1.0 if capabilities.exact_speed else request.speed
+        pitch = 1.0 if capabilities.exact_pitch else request.pitch
+        volume = 1.0 if capabilities.exact_volume else request.volume
+        rate = capabilities.sample_rate
+        self._executor = executor
+        self._settings = (rate, speed, pitch, volume)
+        self._needed = prosody.needed(speed, pitch, volume)
+        self._prosody: prosody.Prosody | None = None
+        self._resampler = Resampler(rate, request.sample_rate)
+
+    async def feed(self, samples: Int16) -> Int16:
+        """The next samples of the engine."""
+        if self._needed:
+            samples = await self._in_thread(lambda: self._chain().feed(samples))
+        return self._resampler.feed(samples)
+
+    async def flush(self) -> Int16:
+        """What is still inside."""
+        rest = np.zeros(0, dtype=np.int16)
+        if self._needed:
+            rest = self._resampler.feed(await self._in_thread(lambda: self._chain().flush()))
+        return np.concatenate([rest, self._resampler.flush()])
+
+    def _chain(self) -> prosody.Prosody:
+        if self._prosody is None:
+            self._prosody = prosody.Prosody(*self._settings)
+        return self._prosody
+
+    async def _in_thread(self, work: Callable[[], Int16]) -> Int16:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _sentences(text: str) -> list[str]:
+    sentences = split_sentences(text, MAX_SENTENCE_CHARS)
+    if not any(character.isalnum() for sentence in sentences for character in sentence):
+        raise InvalidText
+    return sentences
+
+
+def _pieces(encoder: Encoder, samples: Int16) -> list[bytes]:
+    """Encoded pieces, none empty, each at most ``MAX_PIECE_BYTES`` with a header in front."""
+    size = MAX_PIECE_BYTES // 2 - 64
+    encoded = (encoder.encode(samples[i : i + size]) for i in range(0, len(samples), size))
+    return [piece for piece in encoded if piece]

@@ -1,0 +1,1 @@
+"""Between the services and the engines: admission, pool, replicas, workers, supervisor."""

@@ -1,0 +1,220 @@
+"""One supervised child process: start, listen to it, restart it, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+import app
+
+log = structlog.get_logger(__name__)
+
+RESTART_DELAYS_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+STABLE_AFTER_S: Final = 30.0
+"""A child that served so long begins again with the shortest delay."""
+
+MAX_FAILED_STARTS: Final = 3
+"""A child that never got ready is not tried for ever: the start has failed."""
+
+_MAX_LINE: Final = 64 * 1024
+
+
+class StartFailed(Exception):
+    """A child cannot start at all; the text tells the owner what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """What to run: a module of ours, the descriptors it inherits, and its config (which travels
+    over the control socket, so nothing of it is seen in the process list)."""
+
+    name: str
+    module: str
+    config: Mapping[str, object]
+    inherited: Sequence[socket.socket]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Child:
+    """Keeps one process of a spec running. ``ready`` is set while it serves; ``facts`` is what it
+    said with that."""
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        start_timeout_s: float,
+        emit_line: Callable[[str, bytes], None],
+    ) -> None:
+        self.spec = spec
+        self._start_timeout_s = start_timeout_s
+        self._emit_line = emit_line
+        self.ready = asyncio.Event()
+        self.facts: dict[str, Any] = {}
+        self.restarts = 0
+        self.last_beat = 0.0
+        self.progress = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._stopping = False
+        self._fatal = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The running process, if there is one."""
+        if self._process is None or self._process.returncode is not None:
+            return None
+        return self._process.pid
+
+    async def keep(self) -> None:
+        """Run the child, again and again, until :meth:`stop`.
+
+        Raises:
+            StartFailed: it says that it cannot work here, or it never got ready.
+        """
+        loop = asyncio.get_running_loop()
+        failures = 0
+        was_ready = False
+        while not self._stopping:
+            started = loop.time()
+            code = await self._run_once()
+            if self._stopping:
+                return
+            served = self.ready.is_set()
+            was_ready = was_ready or served
+            self.ready.clear()
+            if self._fatal:
+                raise StartFailed(f"{self.spec.name}: {self._fatal}")
+            stable = served and loop.time() - started > STABLE_AFTER_S
+            failures = 1 if stable else failures + 1
+            if not was_ready and failures >= MAX_FAILED_STARTS:
+                raise StartFailed(f"{self.spec.name} ended {failures} times before it was ready")
+            delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
+            self.restarts += 1
+            log.error(
+                "process ended, restarting it",
+                child=self.spec.name,
+                exit_code=code,
+                restart_in_s=delay,
+            )
+            await asyncio.sleep(delay)
+
+    def expect_end(self) -> None:
+        """From now on, an end of the process is no reason to start another."""
+        self._stopping = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Ask the child to end (SIGTERM), and end it after ``grace_s``."""
+        self.expect_end()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace_s):
+                await process.wait()
+        except TimeoutError:
+            log.warning("process did not end in time, killing it", child=self.spec.name)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    async def _run_once(self) -> int | None:
+        """Start the process and stay with it to its end. Returns its exit code."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            descriptors = [theirs.fileno(), *(each.fileno() for each in self.spec.inherited)]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # the current folder may hold another package named app
+                "-m",
+                self.spec.module,
+                *map(str, descriptors),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=descriptors,
+                env=self._environment(),
+            )
+            self._process = process
+            theirs.close()
+            assert process.stdout is not None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    listening = group.create_task(self._listen(ours))
+                    group.create_task(self._read_output(process.stdout))
+                    limiting = group.create_task(self._limit_start(process))
+                    await process.wait()
+                    listening.cancel()
+                    limiting.cancel()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            return process.returncode
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, so that native libraries see what the owner set for them; and where ``app`` is."""
+        root = str(Path(app.__file__).resolve().parent.parent)
+        inherited = dict(os.environ)  # for the child as a whole; config.py alone interprets it
+        paths = [root, *filter(None, [inherited.get("PYTHONPATH")])]
+        return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **self.spec.environment}
+
+    async def _limit_start(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(self._start_timeout_s) as self._deadline:
+                await self.ready.wait()
+        except TimeoutError:
+            log.error("process did not get ready in time", child=self.spec.name)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        finally:
+            self._deadline = None
+
+    async def _listen(self, control: socket.socket) -> None:
+        """Hand over the config, then follow what the child says of itself."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            line = msgspec.json.encode({"config": self.spec.config}, enc_hook=str) + b"\n"
+            await loop.sock_sendall(control, line)
+            rest = b""
+            while data := await loop.sock_recv(control, 65536):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._note(msgspec.json.decode(line))
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if "beat" in message:
+            self.last_beat = asyncio.get_running_loop().time()
+            self.progress = message["beat"]
+        elif "progress" in message:
+            log.debug("starting", child=self.spec.name, doing=message["progress"])
+            if self._deadline is not None:
+                self._deadline.reschedule(asyncio.get_running_loop().time() + self._start_timeout_s)
+        elif "fatal" in message:
+            self._fatal = message["fatal"]
+        elif message.pop("ready", False):
+            self.facts = message
+            self.ready.set()
+
+    async def _read_output(self, output: asyncio.StreamReader) -> None:
+        rest = b""
+        while data := await output.read(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > _MAX_LINE:
+                lines, rest = [*lines, rest], b""
+            for line in lines:
+                self._emit_line(self.spec.name, line)
+        if rest:
+            self._emit_line(self.spec.name, rest)

@@ -1,0 +1,159 @@
+"""The replicas that an API process may use, and the choice among them.
+
+The worker is the authority on its load: the pool asks the lightest first and refuses the client
+only when every ready replica said that it is full (design.md 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+from app.core.errors import EngineUnavailable, Overloaded
+from app.core.speech import RecognitionOptions, Utterance
+from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
+from app.serving.protocol import Hello
+from app.serving.replica import RecognitionHandle, Replica, SpeechHandle, running
+
+Role = Literal["asr", "tts"]
+T = TypeVar("T")
+
+READY_TIMEOUT_S: Final = 8.0
+"""A task waits so long for a worker that is starting: less than a client waits for Started
+(10 s, nls-protocol.md 1.10)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """What is known of a replica now; the fields after ``ready`` are empty until it is."""
+
+    name: str
+    role: Role
+    ready: bool
+    engine: str
+    device: str
+    active: int
+    capacity: int
+    capabilities: RecognizerCapabilities | SynthesizerCapabilities | None
+
+
+class Pool:
+    """All replicas of both roles."""
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        on_synthesizer: Callable[[SynthesizerCapabilities], None] = lambda capabilities: None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+    ) -> None:
+        """``on_synthesizer`` is told what a synthesis worker can do, each time that one is
+        ready."""
+        self._replicas = list(replicas)
+        self._on_synthesizer = on_synthesizer
+        for replica in self._replicas:
+            replica.on_hello = self._greeted
+        self._ready_timeout_s = ready_timeout_s
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connected inside the block."""
+        async with running(self._replicas):
+            yield
+
+    def _greeted(self, hello: Hello) -> None:
+        if hello.synthesizer is not None:
+            self._on_synthesizer(hello.synthesizer)
+
+    def status(self, role: Role) -> list[ReplicaStatus]:
+        """The replicas of a role, for health and models answers."""
+        return [_status(replica) for replica in self._replicas if replica.role == role]
+
+    def ready(self, role: Role) -> bool:
+        """Whether a replica of this role can take tasks."""
+        return any(replica.ready.is_set() for replica in self._of(role))
+
+    def recognizer(self) -> RecognizerCapabilities | None:
+        """What the recognition engine can do, once a replica is ready."""
+        for replica in self._of("asr"):
+            if replica.hello is not None:
+                return replica.hello.recognizer
+        return None
+
+    def synthesizer(self) -> SynthesizerCapabilities | None:
+        """What the synthesis engine can do, once a replica is ready."""
+        for replica in self._of("tts"):
+            if replica.hello is not None:
+                return replica.hello.synthesizer
+        return None
+
+    async def wait_ready(self, role: Role) -> None:
+        """Wait until a replica of this role is ready.
+
+        Raises:
+            EngineUnavailable: none was, in time.
+        """
+        replicas = self._of(role)
+        if any(replica.ready.is_set() for replica in replicas):
+            return
+        waits = [asyncio.ensure_future(replica.ready.wait()) for replica in replicas]
+        try:
+            done, _ = (
+                await asyncio.wait(
+                    waits, timeout=self._ready_timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if waits
+                else (set(), set())
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not done:
+            raise EngineUnavailable
+
+    async def open_recognition(self, options: RecognitionOptions, log_id: str) -> RecognitionHandle:
+        """Start a recognition task at the lightest replica.
+
+        Raises:
+            Overloaded: all ready replicas are full.
+            EngineUnavailable: none is ready, or all failed to answer.
+        """
+        return await self._open("asr", lambda replica: replica.open_recognition(options, log_id))
+
+    async def open_synthesis(self, utterance: Utterance, log_id: str) -> SpeechHandle:
+        """Start an utterance at the lightest replica. Raises as :meth:`open_recognition`."""
+        return await self._open("tts", lambda replica: replica.open_synthesis(utterance, log_id))
+
+    async def _open(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
+        await self.wait_ready(role)
+        error: Overloaded | EngineUnavailable = EngineUnavailable()
+        for replica in sorted(self._of(role), key=lambda each: each.load):
+            if not replica.ready.is_set():
+                continue
+            try:
+                return await open_at(replica)
+            except Overloaded as full:
+                error = full
+            except EngineUnavailable as gone:
+                if not isinstance(error, Overloaded):
+                    error = gone
+        raise error
+
+    def _of(self, role: Role) -> list[Replica]:
+        return [replica for replica in self._replicas if replica.role == role]
+
+
+def _status(replica: Replica) -> ReplicaStatus:
+    hello = replica.hello
+    return ReplicaStatus(
+        name=replica.name,
+        role=replica.role,
+        ready=hello is not None,
+        engine=hello.engine if hello else "",
+        device=hello.device if hello else "",
+        active=replica.load,
+        capacity=hello.capacity if hello else 0,
+        capabilities=(hello.recognizer or hello.synthesizer) if hello else None,
+    )

@@ -1,0 +1,70 @@
+"""``python -m app.serving.worker CONTROL_FD LISTENER_FD``: started by the supervisor only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from typing import Literal
+
+import msgspec
+
+from app.core import logs
+from app.engines import registry
+from app.engines.base import EngineNotUsable
+from app.serving.control import Control
+from app.serving.worker.server import WorkerServer
+
+
+class WorkerConfig(msgspec.Struct, kw_only=True):
+    """What a worker is told. ``settings`` are the engine's own; ``max_streams`` 0 is its choice."""
+
+    name: str
+    role: Literal["asr", "tts"]
+    engine: str
+    device: str
+    settings: dict[str, object]
+    max_streams: int = 0
+    log_level: str = "INFO"
+
+
+async def _serve(config: WorkerConfig, control: Control, listener: socket.socket) -> None:
+    family = registry.load(config.engine)
+    control.progress(f"loading {config.engine}")
+    arguments = (config.device, config.settings, control.progress)
+    recognizer = family.recognizer(*arguments) if config.role == "asr" else None
+    synthesizer = family.synthesizer(*arguments) if config.role == "tts" else None
+    server = WorkerServer(
+        config.name,
+        config.engine,
+        config.device,
+        recognizer=recognizer,
+        synthesizer=synthesizer,
+        max_streams=config.max_streams,
+    )
+    control.progress_counter = lambda: server.progress
+    serving = asyncio.ensure_future(server.serve(listener))
+    engine = recognizer or synthesizer
+    control.ready(notice=engine.capabilities.notice if engine else "")
+    await serving
+
+
+def main() -> None:
+    """Load one engine and serve it until the supervisor ends this process."""
+    # Ctrl-C reaches the whole process group; the supervisor decides what ends when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(int(sys.argv[1]))
+    config = msgspec.convert(control.read_config(), WorkerConfig)
+    logs.setup_child(config.name, config.log_level)
+    control.watch()
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    try:
+        asyncio.run(_serve(config, control, listener))
+    except EngineNotUsable as error:
+        control.fatal(str(error))
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Recognition with an engine that finds the sentences itself: audio in, its events out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from app.audio.pcm import Float32, Int16, to_float
+from app.core.speech import RecognitionEvent, RecognitionOptions
+from app.engines.base import EndpointingRecognizer, Feed
+from app.serving.batcher import Batcher
+from app.serving.worker.stepper import Stepper
+from app.serving.worker.tasks import RecognitionSink, client_error
+
+
+class EndpointingStream:
+    """One task: its waiting audio and the engine's stream."""
+
+    def __init__(
+        self, owner: EndpointingRecognition, handle: object, sink: RecognitionSink, log_id: str
+    ) -> None:
+        self._owner = owner
+        self.handle = handle
+        self.sink = sink
+        self.log_id = log_id
+        self._waiting: list[Int16] = []
+        self.waiting_samples = 0
+        self.ended = False
+        self.closed = False
+
+    def feed(self, samples: Int16) -> None:
+        """More audio."""
+        self._waiting.append(samples)
+        self.waiting_samples += len(samples)
+        self._owner.audio_came(self)
+
+    def end(self) -> None:
+        """No more audio."""
+        self.ended = True
+        self._owner.audio_came(self)
+
+    def configure(self, max_sentence_silence_ms: int) -> None:
+        """Change the end-of-sentence silence."""
+        self._owner.engine.configure(self.handle, max_sentence_silence_ms)
+
+    def cancel(self) -> None:
+        """Forget the stream; its sink is called no more."""
+        if not self.closed:
+            self.closed = True
+            self._owner.gone(self)
+
+    def take(self, samples: int) -> Float32:
+        """Remove up to ``samples`` from the front of the waiting audio."""
+        whole = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        taken, rest = whole[:samples], whole[samples:]
+        self._waiting = [rest] if len(rest) else []
+        self.waiting_samples -= len(taken)
+        return to_float(taken)
+
+
+class EndpointingRecognition:
+    """All streams of one :class:`EndpointingRecognizer`."""
+
+    def __init__(self, engine: EndpointingRecognizer, tick_s: float) -> None:
+        self.engine = engine
+        capabilities = engine.capabilities
+        self._step_samples = capabilities.sample_rate * capabilities.step_ms // 1000
+        self.stepper: Stepper[EndpointingStream] = Stepper(
+            Batcher(capabilities.max_batch, tick_s), self._step, "recognise"
+        )
+        self._stepping: set[EndpointingStream] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self.stepper.run()
+
+    def open(
+        self, options: RecognitionOptions, sink: RecognitionSink, log_id: str
+    ) -> EndpointingStream:
+        """Start a task. Raises what the engine's ``open`` raises."""
+        return EndpointingStream(self, self.engine.open(options), sink, log_id)
+
+    def audio_came(self, stream: EndpointingStream) -> None:
+        """``stream`` has more audio, or its end."""
+        if stream.closed or stream in self._stepping:
+            return
+        if stream.ended or stream.waiting_samples >= self._step_samples:
+            # A stream that is behind (a file, a burst) does not wait for the tick.
+            behind = stream.waiting_samples >= 2 * self._step_samples
+            self.stepper.ready(stream, urgent=stream.ended or behind)
+
+    def gone(self, stream: EndpointingStream) -> None:
+        """``stream`` was cancelled."""
+        self.stepper.discard(stream)
+        if stream not in self._stepping:
+            self.engine.close(stream.handle)
+
+    async def _step(self, streams: list[EndpointingStream]) -> None:
+        feeds = []
+        for stream in streams:
+            samples = (
+                stream.take(self._step_samples)
+                if stream.waiting_samples
+                else np.zeros(0, dtype=np.float32)
+            )
+            feeds.append(Feed(stream.handle, samples, stream.ended and not stream.waiting_samples))
+        self._stepping.update(streams)
+        try:
+            results = await self.stepper.in_thread(self.engine.step, feeds)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._stepping.clear()
+            self._fail(streams, error)
+            return
+        self._stepping.clear()
+        events = cast(Sequence[Sequence[RecognitionEvent]], results)
+        for stream, feed, happened in zip(streams, feeds, events, strict=True):
+            self._deliver(stream, feed, happened)
+
+    def _deliver(
+        self, stream: EndpointingStream, feed: Feed, events: Sequence[RecognitionEvent]
+    ) -> None:
+        if stream.closed:
+            self.engine.close(stream.handle)
+            return
+        for event in events:
+            stream.sink.recognized(event)
+        if len(feed.samples):
+            stream.sink.processed(len(feed.samples))
+        if feed.last:
+            stream.closed = True
+            stream.sink.done()
+        else:
+            self.audio_came(stream)
+
+    def _fail(self, streams: list[EndpointingStream], error: Exception) -> None:
+        for stream in streams:
+            self.engine.close(stream.handle)
+            if not stream.closed:
+                stream.closed = True
+                stream.sink.failed(client_error(error, "recognition step", stream.log_id))

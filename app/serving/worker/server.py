@@ -1,0 +1,295 @@
+"""The worker's socket: one connection per API process, and the tasks that each of them owns."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+import numpy as np
+import structlog
+
+from app.core.errors import EngineFailed, Overloaded, SpeechError
+from app.core.speech import Mark, RecognitionEvent, RecognitionOptions
+from app.engines.base import (
+    EndpointingRecognizer,
+    Recognizer,
+    SentenceRecognizer,
+    Synthesizer,
+)
+from app.serving.protocol import (
+    PROTOCOL_VERSION,
+    Audio,
+    Cancel,
+    Configure,
+    Credit,
+    Done,
+    EndOfAudio,
+    Failed,
+    Granted,
+    Hello,
+    Link,
+    Load,
+    OpenRecognition,
+    OpenSynthesis,
+    Processed,
+    Recognized,
+    Refused,
+    Speech,
+    ToWorker,
+)
+from app.serving.worker.endpointing import EndpointingRecognition
+from app.serving.worker.stepper import Stepper
+from app.serving.worker.synthesis import SpeakingTask, Synthesis
+
+log = structlog.get_logger(__name__)
+
+TICK_S: Final = 0.02
+"""Streams that get ready within this time share a step (design.md 3)."""
+
+
+class RecognitionStream(Protocol):
+    """What a recognition service returns for a task."""
+
+    def feed(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
+        """More audio."""
+
+    def end(self) -> None:
+        """No more audio."""
+
+    def configure(self, max_sentence_silence_ms: int) -> None:
+        """Change the end-of-sentence silence."""
+
+    def cancel(self) -> None:
+        """Forget the task."""
+
+
+class RecognitionRunner(Protocol):
+    """A recognition service: with the engine's own endpointing, or with ours."""
+
+    @property
+    def stepper(self) -> Stepper[Any]:
+        """Runs the engine's steps."""
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+
+    def open(self, options: RecognitionOptions, sink: _Task, log_id: str) -> RecognitionStream:
+        """Start a task."""
+
+
+def recognition_runner(engine: Recognizer) -> RecognitionRunner:
+    """The service that composes what ``engine`` lacks. The VAD is imported only if it is needed."""
+    if engine.capabilities.own_endpointing:
+        return EndpointingRecognition(cast(EndpointingRecognizer, engine), TICK_S)
+    from app.audio.vad import SileroVad
+    from app.serving.worker.segmenting import SegmentingRecognition
+
+    return SegmentingRecognition(cast(SentenceRecognizer, engine), SileroVad(), TICK_S)
+
+
+class WorkerServer:
+    """Serves one engine on one listening Unix socket. ``active`` counts its tasks."""
+
+    def __init__(
+        self,
+        name: str,
+        engine_name: str,
+        device: str,
+        *,
+        recognizer: Recognizer | None = None,
+        synthesizer: Synthesizer | None = None,
+        max_streams: int = 0,
+    ) -> None:
+        """Give one of the two engines. ``max_streams`` overrides the number of streams that a
+        recogniser accepts; 0 does not."""
+        self.active = 0
+        self._connections: set[_Connection] = set()
+        self.recognition: RecognitionRunner | None = None
+        self.synthesis: Synthesis | None = None
+        if synthesizer is not None:
+            self.synthesis = Synthesis(synthesizer)
+            self.capacity = self.synthesis.capacity
+        else:
+            assert recognizer is not None
+            self.recognition = recognition_runner(recognizer)
+            self.capacity = max_streams or recognizer.capabilities.max_sessions
+        self.hello = Hello(
+            PROTOCOL_VERSION,
+            name,
+            "asr" if synthesizer is None else "tts",
+            engine_name,
+            device,
+            self.capacity,
+            recognizer=recognizer.capabilities if recognizer else None,
+            synthesizer=synthesizer.capabilities if synthesizer else None,
+        )
+
+    @property
+    def progress(self) -> int:
+        """A number that grows while the engine works."""
+        if self.synthesis is not None:
+            return self.synthesis.pieces
+        assert self.recognition is not None
+        return self.recognition.stepper.steps
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept API processes until cancelled."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(self._accept, sock=listener)
+        runner = self.recognition or self.synthesis
+        assert runner is not None
+        try:
+            await runner.run()
+        finally:
+            server.close()
+            for connection in list(self._connections):
+                connection.link.close()
+
+    def _accept(self) -> Link:
+        connection = _Connection(self)
+        self._connections.add(connection)
+        return connection.link
+
+    def forget(self, connection: _Connection) -> None:
+        """``connection`` is closed and its tasks are cancelled."""
+        self._connections.discard(connection)
+
+    def tell_load(self) -> None:
+        """The load changed: tell the API processes that are not being written to anyway."""
+        for connection in self._connections:
+            connection.tell_load()
+
+
+class _Connection:
+    """One API process and its tasks."""
+
+    def __init__(self, server: WorkerServer) -> None:
+        self._server = server
+        self._tasks: dict[int, _Task] = {}
+        self._told_load = -1
+        self.link = _WorkerLink(self)
+
+    def opened(self) -> None:
+        self.link.send(self._server.hello)
+
+    def load_to_tell(self) -> msgspec.Struct | None:
+        if self._told_load == self._server.active:
+            return None
+        self._told_load = self._server.active
+        return Load(self._server.active)
+
+    def tell_load(self) -> None:
+        if self._told_load != self._server.active:
+            self._told_load = self._server.active
+            self.link.send(Load(self._server.active), within_s=0.05)
+
+    def receive(self, message: ToWorker) -> None:
+        match message:
+            case Audio(number, pcm):
+                if (task := self._tasks.get(number)) is not None and task.stream is not None:
+                    task.stream.feed(np.frombuffer(pcm, dtype=np.int16))
+            case Credit(number, samples):
+                if (task := self._tasks.get(number)) is not None and task.speaking is not None:
+                    task.speaking.credit(samples)
+            case EndOfAudio(number):
+                if (task := self._tasks.get(number)) is not None and task.stream is not None:
+                    task.stream.end()
+            case Configure(number, silence_ms):
+                if (task := self._tasks.get(number)) is not None and task.stream is not None:
+                    task.stream.configure(silence_ms)
+            case Cancel(number):
+                if (task := self._tasks.get(number)) is not None:
+                    task.cancel()
+            case OpenRecognition() | OpenSynthesis():
+                self._open(message)
+
+    def _open(self, message: OpenRecognition | OpenSynthesis) -> None:
+        task = _Task(self, message.task)
+        try:
+            if self._server.active >= self._server.capacity:
+                raise Overloaded
+            if message.task in self._tasks:
+                raise EngineFailed
+            task.start(message, self._server)
+        except SpeechError as error:
+            self.link.send(Refused(message.task, type(error).__name__, error.text))
+        except Exception:
+            log.exception("cannot open a task", task_id=message.log_id)
+            self.link.send(Refused(message.task, EngineFailed.__name__, EngineFailed.default_text))
+
+    def add(self, task: _Task) -> None:
+        self._tasks[task.number] = task
+        self._server.active += 1
+        self.link.send(Granted(task.number))
+
+    def remove(self, task: _Task) -> None:
+        if self._tasks.pop(task.number, None) is not None:
+            self._server.active -= 1
+            self._server.tell_load()
+
+    def lost(self) -> None:
+        self._server.forget(self)
+        for task in list(self._tasks.values()):
+            task.cancel()
+
+
+class _WorkerLink(Link):
+    """A link that greets."""
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(
+            ToWorker, connection.receive, connection.lost, before_flush=connection.load_to_tell
+        )
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connection.opened()
+
+
+class _Task:
+    """A running task: turns what the services report into messages."""
+
+    def __init__(self, connection: _Connection, number: int) -> None:
+        self._connection = connection
+        self._link = connection.link
+        self.number = number
+        self.stream: RecognitionStream | None = None
+        self.speaking: SpeakingTask | None = None
+
+    def start(self, message: OpenRecognition | OpenSynthesis, server: WorkerServer) -> None:
+        if isinstance(message, OpenRecognition):
+            if server.recognition is None:
+                raise EngineFailed
+            self.stream = server.recognition.open(message.options, self, message.log_id)
+        else:
+            if server.synthesis is None:
+                raise EngineFailed
+            self.speaking = server.synthesis.open(message.utterance, self, message.log_id)
+        self._connection.add(self)
+
+    def cancel(self) -> None:
+        if self.stream is not None:
+            self.stream.cancel()
+        if self.speaking is not None:
+            self.speaking.cancel()
+        self._connection.remove(self)
+
+    def recognized(self, event: RecognitionEvent) -> None:
+        self._link.send(Recognized(self.number, event))
+
+    def processed(self, samples: int) -> None:
+        self._link.send(Processed(self.number, samples))
+
+    def speech(self, pcm: bytes, marks: tuple[Mark, ...]) -> None:
+        self._link.send(Speech(self.number, pcm, marks))
+
+    def done(self) -> None:
+        self._connection.remove(self)
+        self._link.send(Done(self.number))
+
+    def failed(self, error: SpeechError) -> None:
+        self._connection.remove(self)
+        self._link.send(Failed(self.number, type(error).__name__, error.text))

@@ -1,0 +1,73 @@
+"""Runs one service's steps: asks the batcher who is ready, and calls the model in its thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from app.serving.batcher import Batcher
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Stepper(Generic[K]):
+    """Calls ``step(keys)`` for the ready streams, one step at a time, until cancelled.
+
+    ``steps`` counts them (metrics, and tests of cancellation). ``executor`` is the service's one
+    thread; ``step`` runs its model in there by :meth:`in_thread`.
+    """
+
+    def __init__(
+        self, batcher: Batcher[K], step: Callable[[list[K]], Awaitable[None]], name: str
+    ) -> None:
+        self._batcher = batcher
+        self._step = step
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self.steps = 0
+
+    def ready(self, key: K, *, urgent: bool = False) -> None:
+        """``key`` has enough for a step."""
+        self._batcher.add(key, urgent=urgent)
+        self._schedule()
+
+    def discard(self, key: K) -> None:
+        """``key`` is gone."""
+        self._batcher.discard(key)
+
+    async def in_thread(self, function: Callable[..., object], *args: object) -> object:
+        """Run blocking model code in this service's thread."""
+        return await self._loop.run_in_executor(self._executor, function, *args)
+
+    def _schedule(self) -> None:
+        due = self._batcher.due()
+        if due is None or self._wake.is_set():
+            return
+        if due <= self._loop.time():
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Step until cancelled. A step that raises is a bug of its caller and ends the worker."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                if keys := self._batcher.take(self._loop.time()):
+                    self.steps += 1
+                    await self._step(keys)
+                self._schedule()
+        finally:
+            self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,193 @@
+"""Synthesis: a bounded queue of utterances, and as many threads as the engine allows.
+
+An utterance is at most ``MAX_UTTERANCE_CHARS`` long, so the audio that waits for a slow reader's
+credit is bounded too and the engine never has to wait in the middle of a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from app.core.errors import EngineUnavailable, InvalidText, Overloaded
+from app.core.speech import Mark, Utterance
+from app.engines.base import Piece, Synthesizer
+from app.serving.protocol import AUDIO_OUT_CREDIT_S
+from app.serving.worker.tasks import SpeechSink, client_error
+from app.text.normalise import Normalizer
+
+MAX_UTTERANCE_CHARS: Final = 600
+MAX_QUEUE: Final = 256
+_MAX_PIECE_BYTES: Final = 256 * 1024
+
+
+class SpeakingTask:
+    """One utterance: its audio that waits for credit, and whether it was cancelled."""
+
+    def __init__(
+        self, owner: Synthesis, utterance: Utterance, sink: SpeechSink, log_id: str, credit: int
+    ) -> None:
+        self._owner = owner
+        self.utterance = utterance
+        self.log_id = log_id
+        self._sink = sink
+        self._credit = credit
+        self._waiting: deque[tuple[bytes, tuple[Mark, ...]]] = deque()
+        self._complete = False
+        self.cancelled = False  # read by the engine's thread
+        self._over = False
+
+    def credit(self, samples: int) -> None:
+        """The reader has taken so many samples."""
+        self._credit += samples
+        self._pump()
+
+    def cancel(self) -> None:
+        """Forget the utterance; its sink is called no more."""
+        self.cancelled = True
+        self._end()
+
+    def piece(self, pcm: bytes, marks: tuple[Mark, ...]) -> None:
+        """Audio from the engine."""
+        for start in range(0, len(pcm), _MAX_PIECE_BYTES):
+            part = pcm[start : start + _MAX_PIECE_BYTES]
+            self._waiting.append((part, marks if start == 0 else ()))
+        self._pump()
+
+    def complete(self) -> None:
+        """The engine has finished."""
+        self._complete = True
+        self._pump()
+
+    def fail(self, error: BaseException) -> None:
+        """The engine has failed."""
+        if not self._over:
+            self._end()
+            self._sink.failed(client_error(error, "synthesis", self.log_id))
+
+    def _pump(self) -> None:
+        """Send what the credit allows; a piece may overdraw it, so that it is never stuck."""
+        if self._over:
+            return
+        while self._waiting and self._credit > 0:
+            pcm, marks = self._waiting.popleft()
+            self._credit -= len(pcm) // 2
+            self._sink.speech(pcm, marks)
+        if self._complete and not self._waiting:
+            self._end()
+            self._sink.done()
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._waiting.clear()
+            self._owner.over(self)
+
+
+class Synthesis:
+    """All utterances of one synthesiser. ``pieces`` counts the engine's pieces, ``active`` the
+    utterances that it has not finished."""
+
+    def __init__(self, engine: Synthesizer) -> None:
+        self.engine = engine
+        self.capabilities = engine.capabilities
+        self._normalizer = None if self.capabilities.normalizes_text else Normalizer()
+        self._queue: deque[SpeakingTask] = deque()
+        self._running: set[SpeakingTask] = set()
+        self._loop = asyncio.get_running_loop()
+        self._parallel = self.capabilities.max_parallel
+        self._executor = ThreadPoolExecutor(self._parallel, thread_name_prefix="speak")
+        self._failure: asyncio.Future[None] = self._loop.create_future()
+        self.pieces = 0
+
+    @property
+    def capacity(self) -> int:
+        """Utterances that are accepted at once."""
+        return self._parallel + MAX_QUEUE
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            await self._failure
+        finally:
+            for task in [*self._running, *self._queue]:
+                task.cancelled = True
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def open(self, utterance: Utterance, sink: SpeechSink, log_id: str) -> SpeakingTask:
+        """Accept an utterance.
+
+        Raises:
+            Overloaded: the queue is full.
+            InvalidText: longer than an utterance may be.
+        """
+        if len(utterance.text) > MAX_UTTERANCE_CHARS:
+            raise InvalidText(f"one sentence may have at most {MAX_UTTERANCE_CHARS} characters")
+        if len(self._queue) >= MAX_QUEUE:
+            raise Overloaded
+        if self._failure.done():
+            raise EngineUnavailable
+        credit = int(AUDIO_OUT_CREDIT_S * self.capabilities.sample_rate)
+        task = SpeakingTask(self, utterance, sink, log_id, credit)
+        self._queue.append(task)
+        self._start_next()
+        return task
+
+    def over(self, task: SpeakingTask) -> None:
+        """``task`` was cancelled or is complete."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(task)
+
+    def _start_next(self) -> None:
+        while self._queue and len(self._running) < self._parallel:
+            task = self._queue.popleft()
+            self._running.add(task)
+            future = self._loop.run_in_executor(self._executor, self._speak, task)
+            future.add_done_callback(partial(self._finished, task))
+
+    def _finished(self, task: SpeakingTask, done: asyncio.Future[None]) -> None:
+        self._running.discard(task)
+        if not done.cancelled():
+            error = done.exception()
+            if error is not None:
+                task.fail(error)
+            else:
+                task.complete()
+        self._start_next()
+
+    def _speak(self, task: SpeakingTask) -> None:
+        """In a thread: run the engine over one utterance."""
+        if task.cancelled:
+            return
+        pieces = self.engine.synthesize(self._normalized(task.utterance))
+        try:
+            for piece in pieces:
+                if task.cancelled:
+                    return
+                self._loop.call_soon_threadsafe(self._came, task, piece)
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    def _came(self, task: SpeakingTask, piece: Piece) -> None:
+        self.pieces += 1
+        if len(piece.samples):
+            task.piece(piece.samples.tobytes(), piece.marks)
+
+    def _normalized(self, utterance: Utterance) -> Utterance:
+        if self._normalizer is None or not self._normalizer.needs(utterance.text):
+            return utterance
+        text = self._normalizer.normalize(utterance.text, utterance.language or "")
+        return Utterance(
+            text=text,
+            voice=utterance.voice,
+            language=utterance.language,
+            speed=utterance.speed,
+            pitch=utterance.pitch,
+            volume=utterance.volume,
+        )

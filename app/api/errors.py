@@ -1,0 +1,164 @@
+"""Errors on their way to an HTTP client, or to a WebSocket client before the handshake is done.
+
+Every error of the REST doors is the cloud's JSON, ``{"task_id", "result", "status", "message"}``,
+with the HTTP status that belongs to the code (nls-protocol.md 6.1, 8.1).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from app.api.calls import Call, call_of
+from app.core.errors import AccessDenied, EngineFailed, SpeechError
+from app.nls.status import (
+    CLIENT_ERROR,
+    NAMESPACE_NOT_FOUND,
+    PARAMETER_INVALID,
+    SERVER_ERROR,
+    Status,
+    code_of,
+    status_text,
+)
+
+log = structlog.get_logger(__name__)
+
+_QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+"""Asked every few seconds by an orchestrator: their successes are not worth a line."""
+
+_LONGEST_LOGGED_PATH = 200
+
+
+def failure(
+    status: Status, text: str, call: Call, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The JSON answer of a failed call."""
+    content = {
+        "task_id": call.task_id,
+        "result": "",
+        "status": status.code,
+        "message": status_text(status, text),
+    }
+    return JSONResponse(content, status.http_status, {**(headers or {}), **call.headers})
+
+
+def install(app: FastAPI) -> None:
+    """Give ``app`` the handlers of this module. Middleware added later sees their answers."""
+    app.add_exception_handler(SpeechError, _speech_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_middleware(Boundary)
+
+
+async def deny_handshake(websocket: WebSocket, error: AccessDenied) -> None:
+    """Answer a WebSocket handshake with 403 and the text that the C++ SDK looks for.
+
+    That SDK reads the body through a header spelled exactly ``Content-Length``; uvicorn writes it
+    so, but only if we send none (nls-protocol.md 1.2).
+    """
+    body = f"Meta:ACCESS_DENIED:{error.text}".encode()
+    await _deny(websocket, 403, body)
+
+
+async def deny_path(websocket: WebSocket) -> None:
+    """Answer a handshake on a path that does not exist: 404, not the framework's 403, which
+    clients take for a bad token."""
+    await _deny(websocket, 404, status_text(NAMESPACE_NOT_FOUND, _NO_SUCH_PATH).encode())
+
+
+_NO_SUCH_PATH = "RESTful url path illegal"  # the cloud's words (nls-protocol.md 8.1)
+
+
+async def _deny(websocket: WebSocket, http_status: int, body: bytes) -> None:
+    await websocket.send(
+        {"type": "websocket.http.response.start", "status": http_status, "headers": []}
+    )
+    await websocket.send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _speech_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SpeechError)
+    call = call_of(request.scope)
+    if isinstance(error, EngineFailed):
+        log.warning("task failed", task_id=call.task_id, error=type(error).__name__)
+    return failure(code_of(error, call.family), error.text, call)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the framework refuses itself: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    call = call_of(request.scope)
+    if error.status_code == 404:
+        return failure(NAMESPACE_NOT_FOUND, _NO_SUCH_PATH, call)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        status = Status(CLIENT_ERROR.code, CLIENT_ERROR.reason, 405)
+        text = f"{request.method} is not allowed here; use {allowed}"
+        return failure(status, text, call, error.headers)
+    if error.status_code < 500:
+        status = Status(CLIENT_ERROR.code, CLIENT_ERROR.reason, error.status_code)
+        return failure(status, "the request cannot be served", call, error.headers)
+    return failure(SERVER_ERROR, EngineFailed.default_text, call)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    # The framework's own text would echo the whole input.
+    return failure(PARAMETER_INVALID, "invalid parameter", call_of(request.scope))
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    """Nobody reads this answer; 499 is for our own log line."""
+    return Response(status_code=499)
+
+
+class Boundary:
+    """The outer edge of every HTTP request: one log line, and an answer to what nobody expected.
+
+    The line has no query string: it may carry a token or a text.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request. An exception ends here, logged once with its task id."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = call_of(scope)
+        http_status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal http_status
+            if message["type"] == "http.response.start":
+                http_status = message["status"]
+            await send(message)
+
+        began = time.monotonic()
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            log.exception("request failed unexpectedly", task_id=call.task_id)
+            # If the answer has begun, uvicorn breaks the connection off: the client sees that.
+            if not http_status:
+                answer = failure(SERVER_ERROR, EngineFailed.default_text, call)
+                await answer(scope, receive, watched)
+        if http_status != 200 or scope["path"] not in _QUIET_PATHS:
+            log.info(
+                "request",
+                task_id=call.task_id,
+                method=scope["method"],
+                path=scope["path"][:_LONGEST_LOGGED_PATH],
+                status=http_status,
+                ms=round((time.monotonic() - began) * 1000),
+            )

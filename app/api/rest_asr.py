@@ -1,0 +1,106 @@
+"""``POST /stream/v1/asr``: one utterance in the body, its text in the answer
+(nls-protocol.md 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from app.api.auth import admit
+from app.api.body import chunks
+from app.api.calls import Call, call_of
+from app.api.concurrency import alongside, watch_disconnect
+from app.api.doors import Doors
+from app.core.errors import BadAudio, InvalidRequest
+from app.core.joining import join_sentences
+from app.core.speech import RecognitionRequest, SentenceEnded
+from app.nls.parameters import recognition_request
+from app.nls.status import SUCCESS
+
+if TYPE_CHECKING:
+    from app.services.recognition import RecognitionTask
+
+_WHOLE_UTTERANCE_MS = 60_000
+"""A pause does not end the utterance: the answer is one text anyway."""
+
+_OPENAPI: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
+        for name, kind, text in (
+            ("appkey", "string", "project"),
+            ("format", "string", "pcm (default) or wav"),
+            ("sample_rate", "integer", "Hz of pcm audio, 16000 by default"),
+            ("enable_punctuation_prediction", "boolean", "punctuation in the result"),
+            ("enable_inverse_text_normalization", "boolean", "numbers as digits"),
+            ("token", "string", "instead of the header X-NLS-Token"),
+        )
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+}
+
+
+def router(doors: Doors) -> APIRouter:
+    """The route, on the given services."""
+    routes = APIRouter(tags=["recognition"])
+
+    @routes.post("/stream/v1/asr", summary="Recognise one utterance", openapi_extra=_OPENAPI)
+    async def recognise(request: Request) -> Response:
+        call = call_of(request.scope)
+        admit(request, doors.access)
+        wanted = _request(request, call, doors)
+        body = chunks(request, doors.limits.max_audio_bytes, doors.limits.idle_timeout_s)
+        async with doors.recognition.open(wanted) as task:
+            sentences = await alongside(_feed(task, body, request), _collect(task))
+        return JSONResponse(
+            {
+                "task_id": call.task_id,
+                "result": join_sentences(sentences),
+                "status": SUCCESS.code,
+                "message": "SUCCESS",
+            },
+            headers=call.headers,
+        )
+
+    return routes
+
+
+def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
+    query: dict[str, object] = dict(request.query_params)
+    if query.get("audio_address"):
+        raise InvalidRequest("Invalid audio_address: send the audio in the request body!")
+    wanted = recognition_request(
+        query,
+        task_id=call.task_id,
+        formats=doors.formats,
+        max_audio_ms=doors.limits.max_audio_ms,
+    )
+    options = msgspec.structs.replace(
+        wanted.options, partials=False, max_sentence_silence_ms=_WHOLE_UTTERANCE_MS
+    )
+    return msgspec.structs.replace(wanted, options=options)
+
+
+async def _feed(task: RecognitionTask, body: AsyncGenerator[bytes, None], request: Request) -> None:
+    """Hand the body over as it arrives, then watch the client. Ends only by an exception or by
+    being cancelled."""
+    empty = True
+    async with aclosing(body) as pieces:
+        async for piece in pieces:
+            empty = False
+            await task.feed(piece)
+    if empty:
+        raise BadAudio("The request body is empty; send the audio in it.")
+    await task.finish()
+    await watch_disconnect(request.receive)
+
+
+async def _collect(task: RecognitionTask) -> list[str]:
+    return [event.text async for event in task.events() if isinstance(event, SentenceEnded)]

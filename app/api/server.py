@@ -1,0 +1,171 @@
+"""uvicorn, set up for NLS clients.
+
+What differs from its defaults, and why (nls-protocol.md 1.2, 1.8, 1.9; ``dependencies.md`` 6):
+duplicate handshake headers are reduced to the first; no server pings; no compression; nothing that
+could print a URL, since a URL may carry a token; request heads are bounded; no signal handlers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
+
+_SINGLE_HEADERS: Final = frozenset({b"sec-websocket-key", b"sec-websocket-version"})
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Request line and headers together. httptools itself has no limit. A text of 1,000 characters in
+the query of a GET takes up to 12 KiB, percent-encoded."""
+
+MAX_HANDSHAKE_LINE_BYTES: Final = 8_000
+MAX_HANDSHAKE_HEADERS: Final = 120
+"""The limits of the websockets library (8,192 and 128), a little lower: beyond its own it breaks
+the connection off without an answer."""
+
+
+class NlsHttpProtocol(HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, with a forgiving handshake and a bounded head."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_open = False
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        super().data_received(data)
+        # Counted per read, so a body's first bytes may be counted with the head that they came
+        # with: the limit is on heads that do not end.
+        if self._head_open and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.send_400_response("Request head too large.")
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self._head_open = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._head_open = False
+        super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to the WebSocket protocol, which parses the head again from
+        ``scope["headers"]``.
+
+        The official Python SDK sends two keys and two versions, and checks the answer against its
+        first key (nls-protocol.md 1.2). A proxy may have merged such pairs into ``first, second``.
+        """
+        headers = single_headers(self.scope["headers"])
+        if not _fits(self.url, headers):
+            self.send_400_response("Invalid WebSocket handshake.")
+            return
+        self.scope["headers"] = headers
+        super().handle_websocket_upgrade()
+
+
+class NlsWebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, which takes a refused handshake for a finished one: without
+    this it logs every wrong token as an error of the application."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """See ASGI."""
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True
+
+
+def single_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """``headers`` (names in lower case) with only the first key and version of a handshake."""
+    kept: list[tuple[bytes, bytes]] = []
+    seen: set[bytes] = set()
+    for name, value in headers:
+        if name in _SINGLE_HEADERS:
+            if name in seen:
+                continue
+            seen.add(name)
+            value = value.split(b",", 1)[0].strip()
+        kept.append((name, value))
+    return kept
+
+
+def _fits(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether the WebSocket parser will take this head, so that it need not fail on it."""
+    lines = [url, *(name + value for name, value in headers)]
+    return (
+        url.isascii()
+        and len(headers) <= MAX_HANDSHAKE_HEADERS
+        and all(len(line) <= MAX_HANDSHAKE_LINE_BYTES for line in lines)
+    )
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves the process's signals alone: whoever runs it decides when to
+    set ``should_exit``. Run it with ``await server.serve(sockets=[...])``, which closes the
+    sockets at its end.
+    """
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting, and say so."""
+        await super().startup(sockets)
+        if self.started and self._on_started is not None:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
+def build_server(
+    app: ASGIApp,
+    *,
+    max_message_bytes: int,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+    on_started: Callable[[], None] | None = None,
+) -> Server:
+    """A server for ``app``.
+
+    ``max_message_bytes``: a larger WebSocket message closes its connection with 1009.
+    ``on_started`` is called once the server accepts connections.
+    """
+    config = uvicorn.Config(
+        app,
+        http=NlsHttpProtocol,
+        ws=NlsWebSocketProtocol,
+        ws_max_size=max_message_bytes,
+        ws_ping_interval=None,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
+        # At INFO its WebSocket protocol prints each URL; at TRACE, scopes and messages.
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        # The next two would read the environment, which only the config may.
+        proxy_headers=False,
+        forwarded_allow_ips=[],
+        workers=1,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+    )
+    return Server(config, on_started)

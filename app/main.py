@@ -1,0 +1,154 @@
+"""Composition root of an API process: the front doors on the services. No logic.
+
+``python -m app.main CONTROL_FD LISTENER_FD`` is such a process; only the supervisor starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from app import __version__
+from app.access.tokens import AccessPolicy
+from app.api import catalogue, errors, health, index, nls_ws, rest_asr, rest_tts
+from app.api.doors import Doors, Limits
+from app.api.server import build_server
+from app.core import logs
+from app.core.config import Config
+from app.services.recognition import RecognitionService
+from app.services.synthesis import SynthesisService
+from app.serving.control import Control
+from app.serving.pool import Pool
+from app.serving.replica import Replica
+from app.voices.aliases import AliasFileError, Aliases
+from app.voices.catalogue import VoiceCatalogue
+
+STOP_GRACE_S = 5
+"""Requests that still run when the process is told to end have this long."""
+
+
+def build_access(config: Config) -> AccessPolicy:
+    """The credentials that the owner has set."""
+    return AccessPolicy(
+        apptoken=config.apptoken.get_secret_value() if config.apptoken else None,
+        appkey=config.appkey.get_secret_value() if config.appkey else None,
+    )
+
+
+def build_app(
+    config: Config,
+    pool: Pool,
+    recognition: RecognitionService,
+    synthesis: SynthesisService,
+    voices: VoiceCatalogue,
+    access: AccessPolicy,
+) -> FastAPI:
+    """The ASGI application. The services are started and stopped by the caller."""
+    doors = Doors(
+        recognition=recognition,
+        synthesis=synthesis,
+        pool=pool,
+        voices=voices,
+        access=access,
+        limits=Limits(
+            max_text_chars=config.max_text_chars,
+            max_audio_bytes=config.max_audio_bytes,
+            max_audio_ms=config.max_audio_seconds * 1000,
+            idle_timeout_s=config.idle_timeout_seconds,
+        ),
+        debug=config.debug,
+        cors_origins=config.cors_origins,
+        token_in_message=config.ws_token_in_message,
+        asr_model_mode=config.asr_model_mode,
+    )
+    return mount(doors)
+
+
+def mount(doors: Doors) -> FastAPI:
+    """The application with all its routes."""
+    app = FastAPI(
+        title="FunSpeech",
+        version=__version__,
+        description="Speech recognition and synthesis behind the NLS protocol.",
+        docs_url="/docs" if doors.debug else None,
+        openapi_url="/openapi.json" if doors.debug else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app)
+    if doors.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=doors.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-NLS-RequestId", "task_id"],
+        )
+    # The index comes last: it answers the WebSocket paths that nobody else knows.
+    for module in (health, catalogue, rest_asr, rest_tts, nls_ws, index):
+        app.include_router(module.router(doors))
+    return app
+
+
+@asynccontextmanager
+async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncIterator[FastAPI]:
+    """The application with its services, connected to the workers inside the block."""
+    voices = VoiceCatalogue(Aliases(config.voices_dir))
+    await asyncio.to_thread(voices.refresh)
+    pool = Pool(replicas, lambda engine: voices.set_engine(engine.voices, engine.any_voice))
+    threshold = config.asr_nearfield_rms_threshold if config.asr_enable_nearfield_filter else None
+    recognition = RecognitionService(pool, threshold)
+    synthesis = SynthesisService(pool, voices, config.inference_threads())
+    access = build_access(config)
+    async with pool.running():
+        try:
+            yield build_app(config, pool, recognition, synthesis, voices, access)
+        finally:
+            synthesis.close()
+
+
+async def _serve(told: dict[str, Any], control: Control, listener: socket.socket) -> None:
+    config = Config.model_validate(told["settings"])
+    replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
+    async with running_app(config, replicas) as app:
+        server = build_server(
+            app,
+            max_message_bytes=config.max_message_bytes,
+            ssl_certfile=config.ssl_certfile,
+            ssl_keyfile=config.ssl_keyfile,
+            on_started=control.ready,
+        )
+
+        def stop() -> None:
+            server.should_exit = True
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        await server.serve(sockets=[listener])
+
+
+def main() -> None:
+    """Serve one socket until the supervisor ends this process."""
+    # Ctrl-C reaches the whole process group; the supervisor decides what ends when.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(int(sys.argv[1]))
+    told = control.read_config()
+    logs.setup_child(told["name"], told["settings"]["log_level"])
+    control.watch()
+    try:
+        uvloop.run(_serve(told, control, socket.socket(fileno=int(sys.argv[2]))))
+    except AliasFileError as error:
+        control.fatal(str(error))
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

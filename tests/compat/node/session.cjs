@@ -1,0 +1,56 @@
+// Drives the official Node SDK and prints what it reported, one JSON line per event.
+// Usage: node session.cjs transcribe|recognize URL TOKEN PCM_FILE
+//        node session.cjs synthesize URL TOKEN TEXT
+"use strict"
+
+const fs = require("fs")
+const Nls = require("alibabacloud-nls")
+
+const [mode, url, token, argument] = process.argv.slice(2)
+const config = { url, appkey: "demo-appkey", token }
+
+function say(event, message) {
+  console.log(JSON.stringify({ event, message: message === undefined ? null : JSON.parse(message) }))
+}
+
+function report(task, events) {
+  for (const event of events) task.on(event, (message) => say(event, message))
+}
+
+async function sendFile(task) {
+  const audio = fs.readFileSync(argument)
+  for (let start = 0; start < audio.length; start += 1024) {
+    if (!task.sendAudio(audio.subarray(start, start + 1024))) throw new Error("not connected")
+    await new Promise(setImmediate)
+  }
+}
+
+async function recognise(task, events) {
+  report(task, events)
+  await task.start(task.defaultStartParams(), true, 6000)
+  await sendFile(task)
+  await task.close()
+}
+
+async function synthesise(task) {
+  let bytes = 0
+  report(task, ["meta", "completed", "failed"])
+  task.on("data", (data) => { bytes += data.length })
+  const params = task.defaultStartParams("xiaoyun")
+  await task.start({ ...params, text: argument }, true, 6000)
+  console.log(JSON.stringify({ event: "audio", bytes }))
+}
+
+const modes = {
+  transcribe: () => recognise(
+    new Nls.SpeechTranscription(config),
+    ["started", "begin", "changed", "end", "completed", "failed"]),
+  recognize: () => recognise(
+    new Nls.SpeechRecognition(config), ["started", "changed", "completed", "failed"]),
+  synthesize: () => synthesise(new Nls.SpeechSynthesizer(config)),
+}
+
+modes[mode]().then(() => process.exit(0), (error) => {
+  console.error(String(error && error.message || error))
+  process.exit(1)
+})

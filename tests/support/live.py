@@ -1,0 +1,141 @@
+"""A whole server inside the test's event loop: real sockets, real worker protocol, real HTTP; only
+the supervisor and its processes are left out (tests/integration/test_processes.py has those)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from app.api.server import build_server
+from app.core.config import Config
+from app.engines import registry
+from app.engines.base import Recognizer, Synthesizer
+from app.main import running_app
+from app.serving.replica import Replica
+from app.serving.worker.server import WorkerServer
+
+FAKE_SETTINGS: dict[str, object] = {
+    "FAKE_ASR_DELAY_MS": 0,
+    "FAKE_ASR_ITEM_MS": 0,
+    "FAKE_ASR_BATCH": 0,
+    "FAKE_ASR_SCRIPT": "",
+    "FAKE_TTS_DELAY_MS": 0,
+}
+
+
+@functools.cache
+def embedded_recognizer() -> Recognizer:
+    """Loaded once: building its decoders takes seconds."""
+    return registry.load("embedded").recognizer("cpu", {}, lambda text: None)
+
+
+@functools.cache
+def embedded_synthesizer() -> Synthesizer:
+    """Loaded once: the library has one global state."""
+    return registry.load("embedded").synthesizer("cpu", {}, lambda text: None)
+
+
+@dataclass
+class Live:
+    """A running server and what a test may look into."""
+
+    host: str
+    port: int
+    app: FastAPI
+    workers: list[WorkerServer] = field(default_factory=list)
+    replicas: list[Replica] = field(default_factory=list)
+
+    @property
+    def http(self) -> str:
+        """Base URL of the REST doors."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        """URL that every SDK takes."""
+        return f"ws://{self.host}:{self.port}/ws/v1"
+
+
+def _recognizer(name: str, settings: dict[str, object]) -> Recognizer:
+    if name == "embedded":
+        return embedded_recognizer()
+    return registry.load(name).recognizer("cpu", settings, lambda text: None)
+
+
+def _synthesizer(name: str, settings: dict[str, object]) -> Synthesizer:
+    if name == "embedded":
+        return embedded_synthesizer()
+    return registry.load(name).synthesizer("cpu", settings, lambda text: None)
+
+
+@asynccontextmanager
+async def live_server(
+    folder: Path,
+    *,
+    asr: str | Recognizer | None = "fake",
+    tts: str | Synthesizer | None = "fake",
+    replicas: int = 1,
+    max_streams: int = 0,
+    engine_settings: dict[str, object] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Live]:
+    """A server on a free port of 127.0.0.1. ``asr`` and ``tts``: an engine's name, an engine, or
+    None for none; ``settings``: fields of the config; ``engine_settings``: FAKE_*."""
+    config = Config.model_validate(
+        {"host": "127.0.0.1", "port": 0, "voices_dir": folder / "voices", **settings}
+    )
+    fake = {**FAKE_SETTINGS, **(engine_settings or {})}
+    live = Live("127.0.0.1", 0, cast(FastAPI, None))
+    async with AsyncExitStack() as stack:
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        serving: list[asyncio.Task[None]] = []
+        for index in range(replicas):
+            if asr is not None:
+                engine = _recognizer(asr, fake) if isinstance(asr, str) else asr
+                worker = WorkerServer(
+                    f"asr-{index}", "test", "cpu", recognizer=engine, max_streams=max_streams
+                )
+                serving.append(_host(group, live, worker, folder))
+            if tts is not None:
+                speaker = _synthesizer(tts, fake) if isinstance(tts, str) else tts
+                worker = WorkerServer(f"tts-{index}", "test", "cpu", synthesizer=speaker)
+                serving.append(_host(group, live, worker, folder))
+        live.app = await stack.enter_async_context(running_app(config, live.replicas))
+        for replica in live.replicas:
+            await asyncio.wait_for(replica.ready.wait(), 10)
+        listener = socket.create_server(("127.0.0.1", 0))
+        live.port = listener.getsockname()[1]
+        started = asyncio.Event()
+        server = build_server(
+            live.app, max_message_bytes=config.max_message_bytes, on_started=started.set
+        )
+        http = group.create_task(server.serve(sockets=[listener]))
+        await started.wait()
+        try:
+            yield live
+        finally:
+            server.should_exit = True
+            await http
+            for task in serving:
+                task.cancel()
+
+
+def _host(
+    group: asyncio.TaskGroup, live: Live, worker: WorkerServer, folder: Path
+) -> asyncio.Task[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = str(folder / f"{worker.hello.name}.sock")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.setblocking(False)
+    live.workers.append(worker)
+    live.replicas.append(Replica(worker.hello.name, worker.hello.role, path))
+    return group.create_task(worker.serve(listener))

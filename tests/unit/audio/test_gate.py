@@ -32,13 +32,19 @@ def passed(samples: Int16) -> list[bool]:
     ("levels", "expected"),
     [
         ([0.5, 0.9, 0.5], [0, 0, 0]),
-        ([1.1, 0.5, 0.7, 0.61], [1, 0, 1, 1]),
+        ([2.1, 0.5, 0.7, 0.61], [1, 0, 1, 1]),
         # 300 ms of gated blocks close it, so 0.7 is then too quiet.
-        ([1.1, 0.5, 0.5, 0.7], [1, 0, 0, 1]),
-        ([1.1, 0.5, 0.5, 0.5, 0.7], [1, 0, 0, 0, 0]),
+        ([2.1, 0.5, 0.5, 0.7], [1, 0, 0, 1]),
+        ([2.1, 0.5, 0.5, 0.5, 0.7], [1, 0, 0, 0, 0]),
         # The count starts again with each block that passes.
-        ([1.1, 0.5, 0.5, 0.7, 0.5, 0.5, 0.7], [1, 0, 0, 1, 0, 0, 1]),
-        ([0.7, 1.1, 0.7], [0, 1, 1]),
+        ([2.1, 0.5, 0.5, 0.7, 0.5, 0.5, 0.7], [1, 0, 0, 1, 0, 0, 1]),
+        ([0.7, 2.1, 0.7], [0, 1, 1]),
+        # Between one and two thresholds, the next block decides, or the end.
+        ([1.1, 0.9, 0.7], [0, 0, 0]),
+        ([1.1, 1.1, 0.7], [1, 1, 1]),
+        ([1.1, 2.1], [1, 1]),
+        ([1.1, 0.5, 1.1, 0.5], [0, 0, 0, 0]),
+        ([0.5, 1.1], [0, 1]),
     ],
 )
 def test_which_blocks_pass(levels: list[float], expected: list[int]) -> None:
@@ -50,7 +56,7 @@ def test_which_blocks_pass(levels: list[float], expected: list[int]) -> None:
 
 
 @given(
-    levels=st.lists(st.sampled_from([0.0, 0.5, 0.7, 1.1]), max_size=12),
+    levels=st.lists(st.sampled_from([0.0, 0.5, 0.7, 1.1, 2.1]), max_size=12),
     extra=st.integers(0, BLOCK_SAMPLES - 1),
     step=st.integers(1, 5_000),
 )
@@ -66,7 +72,7 @@ def test_result_does_not_depend_on_the_split(levels: list[float], extra: int, st
 
 def test_only_whole_blocks_come_out_before_the_end() -> None:
     gate = NearFieldGate(THRESHOLD, 300)
-    loud = blocks(2.0, 2.0)
+    loud = blocks(2.1, 2.1)
     assert gate.feed(loud[:1_599]).size == 0
     assert gate.feed(loud[1_599:1_700]).size == BLOCK_SAMPLES
     assert gate.flush().size == 100
@@ -81,7 +87,7 @@ def test_last_partial_block_is_judged_by_its_own_level(level: float, heard: bool
 
 def test_counts() -> None:
     gate = NearFieldGate(THRESHOLD, 300)
-    run(gate, blocks(0.1, 2.0, 0.1, 0.1)[: 3 * BLOCK_SAMPLES + 800], 333)
+    run(gate, blocks(0.1, 2.1, 0.1, 0.1)[: 3 * BLOCK_SAMPLES + 800], 333)
     assert gate.passed_ms == 100
     assert gate.gated_ms == 250
 
@@ -89,7 +95,7 @@ def test_counts() -> None:
 def test_hold_can_be_changed_while_running() -> None:
     gate = NearFieldGate(THRESHOLD, 100)
     gate.configure(hold_ms=1_000)
-    assert passed(gate.feed(blocks(1.1, 0.1, 0.1, 0.7))) == [True, False, False, True]
+    assert passed(gate.feed(blocks(2.1, 0.1, 0.1, 0.7))) == [True, False, False, True]
 
 
 def test_threshold_zero_lets_everything_through() -> None:
@@ -107,4 +113,4 @@ def test_input_is_not_changed() -> None:
 
 def test_full_scale_is_judged_right() -> None:
     gate = NearFieldGate(0.99, 300)
-    assert gate.feed(np.full(BLOCK_SAMPLES, -32_768, np.int16)).any()
+    assert gate.feed(np.full(2 * BLOCK_SAMPLES, -32_768, np.int16)).any()

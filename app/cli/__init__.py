@@ -1,0 +1,173 @@
+"""The command ``funspeech``: what each command takes. What it does is in the module of its name,
+imported when it is called, so that ``funspeech --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app import __version__
+
+cli = typer.Typer(
+    name="funspeech",
+    help="A self-hosted speech server that takes the place of Alibaba Cloud NLS.",
+    epilog="Settings come from the environment and from the file .env; see .env.example.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the server, such as http://127.0.0.1:8000.",
+        show_default="this machine, HOST and PORT of the settings",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        help="Access token.", show_default="APPTOKEN of the settings, for a server on this machine"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The entry point of ``funspeech`` and of ``python -m app``."""
+    try:
+        cli(prog_name="funspeech")
+    except Exception as error:  # a mistake of ours: say it in one line, like every other error
+        if sys.flags.dev_mode:
+            raise
+        typer.echo(
+            f"funspeech: internal error ({type(error).__name__}: {error}); "
+            "'python -X dev -m app …' shows where. Please report it.",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"funspeech {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@cli.command("serve")
+def _serve() -> None:
+    """Start the server."""
+    from app.cli.serve import serve
+
+    serve()
+
+
+@cli.command("transcribe")
+def _transcribe(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="WAV files, or raw 16-bit mono PCM with --sample-rate."),
+    ],
+    url: Url = None,
+    token: Token = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per file and line.")
+    ] = False,
+    realtime: Annotated[
+        bool,
+        typer.Option("--realtime", help="Send at the speed of speech, as a microphone would."),
+    ] = False,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rate in Hz of files that are raw PCM.", show_default=False),
+    ] = None,
+    punctuation: Annotated[bool, typer.Option(help="Ask for punctuation.")] = True,
+    itn: Annotated[bool, typer.Option("--itn/--no-itn", help="Ask for numbers as digits.")] = True,
+    max_sentence_silence: Annotated[
+        int | None,
+        typer.Option(
+            min=200,
+            max=6000,
+            help="Silence in ms that ends a sentence.",
+            show_default="the server's",
+        ),
+    ] = None,
+) -> None:
+    """Recognise speech files through the running server."""
+    from app.cli.transcribe import Options, transcribe
+
+    transcribe(
+        files,
+        Options(
+            json=json,
+            realtime=realtime,
+            sample_rate=sample_rate,
+            punctuation=punctuation,
+            itn=itn,
+            max_sentence_silence=max_sentence_silence,
+        ),
+        url=url,
+        token=token,
+    )
+
+
+@cli.command("say")
+def _say(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: WAV, or raw PCM if it ends with .pcm; - is standard output.",
+        ),
+    ] = Path("say.wav"),
+    voice: Annotated[
+        str | None,
+        typer.Option(help="One of 'funspeech voices'.", show_default="the server's"),
+    ] = None,
+    rate: Annotated[int, typer.Option(min=8000, max=48000, help="Sample rate in Hz.")] = 16_000,
+    speed: Annotated[
+        int, typer.Option(min=-500, max=500, help="-500 is half as fast, 500 twice as fast.")
+    ] = 0,
+    pitch: Annotated[int, typer.Option(min=-500, max=500, help="Lower or higher voice.")] = 0,
+    volume: Annotated[int, typer.Option(min=0, max=100, help="Loudness.")] = 50,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Speak a text through the running server, into a file."""
+    from app.cli.say import Manner, say
+
+    manner = Manner(voice=voice, sample_rate=rate, speed=speed, pitch=pitch, volume=volume)
+    say(text, output, manner, url=url, token=token)
+
+
+@cli.command("voices")
+def _voices(url: Url = None, token: Token = None, json: Json = False) -> None:
+    """List the voices of the running server."""
+    from app.cli.voices import voices
+
+    voices(url=url, token=token, json=json)
+
+
+@cli.command("doctor")
+def _doctor() -> None:
+    """Find out what is missing or wrong, and what to do."""
+    from app.cli.doctor import doctor
+
+    doctor()

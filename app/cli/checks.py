@@ -1,0 +1,232 @@
+"""What ``funspeech doctor`` looks at. Each check returns findings and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from app.cli.target import served_at
+from app.client.errors import ClientError
+from app.client.rest import RestClient
+from app.core.config import Config, ConfigError, load
+from app.engines.base import EngineNotUsable
+from app.engines.registry import ENGINES, Role, choose, missing
+
+Level = Literal["OK", "WARN", "FAIL"]
+
+MIB: Final = 1024 * 1024
+LITTLE_DISK_BYTES: Final = 2 * 1024 * MIB
+"""Below this, logs at their default sizes (20 MiB × 51) may fill the disk."""
+NO_DISK_BYTES: Final = 100 * MIB
+
+OLDEST_PYTHON: Final = (3, 11)
+
+GPU_QUERY: Final = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+GPU_QUERY_TIMEOUT_S: Final = 10.0
+HEALTH_TIMEOUT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``remedy`` says what to do, where ``text`` does not."""
+
+    level: Level
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """All checks, in the order of a start; without usable settings only those that need none."""
+    yield check_python()
+    try:
+        config = load()
+    except ConfigError as error:
+        yield Finding("FAIL", "Settings", str(error), "correct it in .env or in the environment")
+        return
+    yield from check_settings(config)
+    yield check_engine(config, "asr")
+    yield check_engine(config, "tts")
+    yield from check_gpus(config, query_gpus())
+    yield check_port(config)
+    for name, folder in folders(config):
+        yield check_folder(name, folder)
+    yield check_disk(config.data_dir)
+
+
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
+    """Whether this Python can run the server."""
+    if version < OLDEST_PYTHON:
+        text = f"{version[0]}.{version[1]} is too old"
+        return Finding("FAIL", "Python", text, "install Python 3.11 or newer")
+    text = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    return Finding("OK", "Python", text)
+
+
+def check_settings(config: Config) -> Iterator[Finding]:
+    """What loading the settings found odd, an open door among them."""
+    if not config.warnings:
+        yield Finding("OK", "Settings", "every name and value is understood")
+    for warning in config.warnings:
+        yield Finding("WARN", "Settings", warning)
+
+
+def check_engine(config: Config, role: Role) -> Finding:
+    """Which engine the settings take for a role, and which are installed."""
+    variable, subject = ("ASR_ENGINE", "Recognition") if role == "asr" else ("TTS_ENGINE", "Speech")
+    wanted = config.asr_engine if role == "asr" else config.tts_engine
+    installed = [name for name in ENGINES if missing(name, role) == []]
+    try:
+        chosen = choose(wanted, role)
+    except EngineNotUsable as error:
+        remedy = f"install it, or set {variable}=auto" if wanted != "auto" else ""
+        return Finding("FAIL", subject, str(error), remedy)
+    text = f"{variable}={wanted} takes {chosen}; installed: {', '.join(installed)}"
+    return Finding("OK", subject, text)
+
+
+def query_gpus(command: Sequence[str] = GPU_QUERY) -> list[str] | str:
+    """Names of the NVIDIA cards, empty without a driver; or what is wrong with the driver."""
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=GPU_QUERY_TIMEOUT_S, check=True
+        )
+    except FileNotFoundError:
+        return []
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} does not answer"
+    except (subprocess.CalledProcessError, OSError) as error:
+        output = error.stdout if isinstance(error, subprocess.CalledProcessError) else ""
+        return f"{command[0]} fails: {(output or str(error)).strip().splitlines()[0]}"
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def check_gpus(config: Config, found: list[str] | str) -> Iterator[Finding]:
+    """Whether the cards that the settings name are there. ``found``: from :func:`query_gpus`."""
+    if isinstance(found, str):
+        yield Finding("WARN", "GPU", found, "repair the NVIDIA driver; until then use the CPU")
+        cards = []
+    else:
+        cards = found
+        text = "; ".join(cards) or "no NVIDIA card: engines run on the CPU"
+        yield Finding("OK", "GPU", text)
+    for variable, devices in (
+        ("ASR_GPUS", config.asr_devices()),
+        ("TTS_GPUS", config.tts_devices()),
+    ):
+        numbers = {int(device.removeprefix("cuda:")) for device in devices if ":" in device}
+        absent = sorted(number for number in numbers if number >= len(cards))
+        if absent:
+            names = ", ".join(map(str, absent))
+            remedy = f"set {variable} to auto, cpu, or the number of a card that is there"
+            text = f"{variable} names card {names}, there are {len(cards)} cards"
+            yield Finding("FAIL", "GPU", text, remedy)
+
+
+def check_port(config: Config) -> Finding:
+    """Whether the server can listen, or is the one that listens already."""
+    subject = "Port"
+    if config.port == 0:
+        return Finding("OK", subject, "PORT=0: any free one is taken")
+    where = f"{config.host}:{config.port}"
+    problem = bind_problem(config.host, config.port)
+    if problem is None:
+        return Finding("OK", subject, f"{where} is free")
+    if problem == errno.EADDRINUSE:
+        health = asyncio.run(ask_health(served_at(config)))
+        if health is None:
+            remedy = "stop it, or set PORT to another number"
+            return Finding("FAIL", subject, f"{where} is used by another program", remedy)
+        return _running(where, health)
+    if problem == errno.EACCES:
+        remedy = "set PORT to a number above 1023"
+        return Finding("FAIL", subject, f"{where} needs administrator rights", remedy)
+    remedy = "set HOST to 127.0.0.1 (this machine only) or 0.0.0.0 (every network)"
+    return Finding("FAIL", subject, f"{where}: {os.strerror(problem)}", remedy)
+
+
+def bind_problem(host: str, port: int) -> int | None:
+    """The errno of trying to listen there; None if one can."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do: connections that have ended but linger are no obstacle.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror:
+        return errno.EADDRNOTAVAIL
+    except OSError as error:
+        return error.errno or errno.EADDRNOTAVAIL
+    return None
+
+
+async def ask_health(url: str) -> dict[str, Any] | None:
+    """What a FunSpeech at ``url`` says of itself; None if none answers."""
+    try:
+        async with RestClient(url, timeout_s=HEALTH_TIMEOUT_S) as rest:
+            health = await rest.health()
+    except ClientError:
+        return None
+    return health if {"status", "version", "engines"} <= health.keys() else None
+
+
+def _running(where: str, health: dict[str, Any]) -> Finding:
+    text = f"FunSpeech {health['version']} runs at {where} and is {health['status']}"
+    if health["status"] == "healthy":
+        return Finding("OK", "Port", text)
+    return Finding("WARN", "Port", text, "wait until its engines are loaded; see its log")
+
+
+def folders(config: Config) -> Iterator[tuple[str, Path]]:
+    """The folders that the server writes to, by the variable that names them."""
+    yield "DATA_DIR", config.data_dir
+    yield "VOICES_DIR", config.voices_dir
+    yield "LOG_FILE", config.log_file.parent
+
+
+def check_folder(name: str, folder: Path) -> Finding:
+    """Whether the server can write there, or can make the folder."""
+    subject = "Folder"
+    remedy = f"change its owner or its rights, or set {name} to another place"
+    there = nearest(folder)
+    if not there.is_dir():
+        return Finding("FAIL", subject, f"{name}: {there} is not a folder", remedy)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Finding("FAIL", subject, f"{name}: {there}: {error.strerror}", remedy)
+    state = "can be written" if there == folder else "will be made"
+    return Finding("OK", subject, f"{name}: {folder} {state}")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Whether there is room for what the server writes."""
+    free = shutil.disk_usage(nearest(folder)).free
+    text = f"{free / MIB / 1024:.1f} GiB free for {folder}"
+    remedy = "free some space, or set DATA_DIR to another disk"
+    if free < NO_DISK_BYTES:
+        return Finding("FAIL", "Disk", text, remedy)
+    if free < LITTLE_DISK_BYTES:
+        return Finding("WARN", "Disk", text, remedy)
+    return Finding("OK", "Disk", text)
+
+
+def nearest(path: Path) -> Path:
+    """``path``, or the closest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path

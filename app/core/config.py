@@ -1,0 +1,420 @@
+"""The server's settings: the only reader of the environment and of ``.env``.
+
+:func:`load` reads both (the environment wins), checks every value and returns a frozen
+:class:`Config`, or raises :class:`ConfigError` with one line that names the variable and what it
+accepts. Nothing is created, logged or cached. Names, defaults and meanings follow the users'
+deployment guide; ``design.md`` 9 lists what is ours. The docstring under a field is also its
+comment in ``.env.example``.
+
+It is a plain pydantic model and not ``pydantic_settings``: reading the two sources takes a dozen
+lines, and then the caller can hand in any environment, unknown names can be reported, and no
+message ever repeats a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
+
+from annotated_types import Ge, Gt, Le
+from dotenv.parser import parse_stream
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+
+DEFAULT_LOG_FILE: Final = Path("logs/funspeech.log")
+
+
+class ConfigError(Exception):
+    """A setting is malformed; the text is one line for the owner of the server."""
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _check_devices(value: str) -> str:
+    parse_devices(value)
+    return value
+
+
+def _check_url(value: str) -> str:
+    if value and not value.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return value.rstrip("/")
+
+
+def _check_file(value: Path | None) -> Path | None:
+    if value is None:
+        return None
+    path = value.expanduser()
+    if not path.is_file():
+        raise ValueError("must name a file that exists")
+    return path
+
+
+def parse_devices(value: str) -> list[str]:
+    """The devices that ``ASR_GPUS`` or ``TTS_GPUS`` names, one per replica.
+
+    An empty value or ``auto`` is ``["auto"]`` (one replica; the worker takes the first card if
+    there is one, else the CPU); ``0,1`` is ``["cuda:0", "cuda:1"]``; ``0,0`` is two replicas on
+    one card; ``cpu,cpu`` two on the CPU.
+
+    Raises:
+        ValueError: something else; the text says what is accepted.
+    """
+    names = [part.strip().lower() for part in value.split(",")]
+    if names in ([""], ["auto"]):
+        return ["auto"]
+    devices = []
+    for name in names:
+        if name == "cpu":
+            devices.append("cpu")
+        elif name.isascii() and name.isdigit():
+            devices.append(f"cuda:{int(name)}")
+        else:
+            raise ValueError("must be empty, auto, cpu, or GPU numbers such as 0 or 0,1")
+    return devices
+
+
+Devices = Annotated[str, AfterValidator(_check_devices)]
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+OptionalFile = Annotated[Path | None, AfterValidator(_check_file)]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
+]
+AsrModelMode = Annotated[Literal["all", "realtime", "offline"], BeforeValidator(_lower)]
+TtsModelMode = Annotated[
+    Literal["all", "cosyvoice1", "cosyvoice2", "sft", "clone"], BeforeValidator(_lower)
+]
+CloneModelVersion = Annotated[Literal["cosyvoice2", "cosyvoice3"], BeforeValidator(_lower)]
+
+
+class Config(BaseModel):
+    """Every setting, by its variable's name in lower case. Immutable."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    # --- server -------------------------------------------------------------------------------
+    host: str = "0.0.0.0"  # the deployment guide's default
+    """Address to listen on. 127.0.0.1 serves this machine only."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes any free port and says which."""
+
+    debug: bool = False
+    """Development mode: interactive API documentation at /docs, and /openapi.json."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """API processes. They share the engine workers: no model is loaded twice."""
+
+    public_url: Annotated[str, AfterValidator(_check_url)] = ""
+    """The address under which clients reach this server (behind a proxy, say), as shown to
+    people; empty: made from HOST and PORT."""
+
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """Web pages that may call this server from a browser: origins separated by commas, or *."""
+
+    ssl_certfile: OptionalFile = None
+    """TLS certificate (PEM) for https and wss. Needs SSL_KEYFILE."""
+
+    ssl_keyfile: OptionalFile = None
+    """Private key (PEM) of SSL_CERTFILE."""
+
+    data_dir: HomePath = Path("data")
+    """Folder for what is written at run time."""
+
+    voices_dir: HomePath = Path("voices")
+    """Folder with the owner's own voices."""
+
+    # --- logs ---------------------------------------------------------------------------------
+    log_level: LogLevel = "INFO"
+    """Least important level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+
+    log_file: HomePath = DEFAULT_LOG_FILE
+    """Log file."""
+
+    log_max_bytes: int = Field(default=20_971_520, ge=0)
+    """Size in bytes at which the log file is rotated; 0 never rotates."""
+
+    log_backup_count: int = Field(default=50, ge=0)
+    """Rotated log files to keep."""
+
+    log_json: bool = False
+    """Log one JSON object per line, on the console and in the file."""
+
+    # --- access -------------------------------------------------------------------------------
+    apptoken: SecretStr | None = None
+    """Token that every request must carry (X-NLS-Token header), except for health checks."""
+
+    appkey: SecretStr | None = None
+    """Appkey of this server's clients. It is a credential by itself only where APPTOKEN is
+    empty."""
+
+    ws_token_in_message: bool = True
+    """Accept WebSocket connections without a token if their first message carries it; when
+    false they are refused at the handshake."""
+
+    # --- engines ------------------------------------------------------------------------------
+    asr_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
+    """Recognition engine: auto takes the best that is installed; `funspeech doctor` lists them."""
+
+    tts_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
+    """Synthesis engine: auto takes the best that is installed."""
+
+    asr_gpus: Devices = ""
+    """Devices for recognition, one replica each: empty or auto, cpu, 0, or a list such as 0,1
+    (0,0 and cpu,cpu are two replicas on one device)."""
+
+    tts_gpus: Devices = ""
+    """Devices for synthesis, written like ASR_GPUS."""
+
+    inference_thread_pool_size: int = Field(default=0, ge=0, le=1024)
+    """Texts that a synthesis worker speaks at the same time, and threads for speed, pitch and
+    volume; 0: as many as the engine allows, and one thread per CPU core, at least 4."""
+
+    asr_model_mode: AsrModelMode = "all"
+    """Recognition models to load: all, realtime or offline. Takes effect with the FunASR
+    engine."""
+
+    asr_enable_realtime_punc: bool = False
+    """Punctuation in interim results. Takes effect with the FunASR engine."""
+
+    tts_model_mode: TtsModelMode = "all"
+    """Synthesis models to load: all, cosyvoice1 (or sft: presets) or cosyvoice2 (or clone).
+    Takes effect with the CosyVoice engine."""
+
+    clone_model_version: CloneModelVersion = "cosyvoice2"
+    """Model of cloned voices: cosyvoice2 or cosyvoice3. Takes effect with the CosyVoice engine."""
+
+    cosyvoice3_model_id: str = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
+    """ModelScope name of the CosyVoice3 model. Takes effect with the CosyVoice engine."""
+
+    # --- near-field filter --------------------------------------------------------------------
+    asr_enable_nearfield_filter: bool = True
+    """Ignore far-away sound (a television, other people) in streaming recognition."""
+
+    asr_nearfield_rms_threshold: float = Field(default=0.01, ge=0, le=1)
+    """Sound below this RMS level (full scale is 1) counts as far away; 0.005 to 0.05 is usual."""
+
+    asr_nearfield_filter_log_enabled: bool = True
+    """Log how much sound the filter took out of each task."""
+
+    # --- limits -------------------------------------------------------------------------------
+    max_streams: int = Field(default=0, ge=0)
+    """Recognition streams per engine replica; 0: as many as the engine says it can carry."""
+
+    max_text_chars: int = Field(default=1000, ge=1)
+    """Longest text of one synthesis request. Longer texts are refused, never cut."""
+
+    max_audio_bytes: int = Field(default=16_777_216, ge=1)
+    """Largest body of a REST recognition request, in bytes."""
+
+    max_audio_seconds: int = Field(default=60, ge=1)
+    """Longest audio of one-shot recognition (REST and SpeechRecognizer)."""
+
+    max_message_bytes: int = Field(default=1_048_576, ge=1024)
+    """Largest WebSocket message, in bytes."""
+
+    idle_timeout_seconds: float = Field(default=10.0, gt=0)
+    """A recognition task whose client is silent for this long fails with 40000004."""
+
+    start_timeout_seconds: float = Field(default=120.0, gt=0)
+    """Time for an engine to load, counted anew at each step of progress that it reports."""
+
+    # --- the fake engine, for tests and measurements --------------------------------------------
+    fake_asr_delay_ms: float = Field(default=0.0, ge=0)
+    """Fake recognition: cost of one step in milliseconds, whatever the number of sessions."""
+
+    fake_asr_item_ms: float = Field(default=0.0, ge=0)
+    """Fake recognition: further milliseconds for each session in the step."""
+
+    fake_asr_batch: int = Field(default=0, ge=0)
+    """Fake recognition: most sessions in one step; 0 for no limit."""
+
+    fake_asr_script: str = ""
+    """Fake recognition: file with scripted sentences to report instead of `heard N ms`."""
+
+    fake_tts_delay_ms: float = Field(default=0.0, ge=0)
+    """Fake synthesis: milliseconds before each piece of 400 ms of audio."""
+
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What :func:`load` found odd but harmless; one line each, to be logged at the start."""
+        return self._warnings
+
+    def asr_devices(self) -> list[str]:
+        """``ASR_GPUS`` as a list; see :func:`parse_devices`."""
+        return parse_devices(self.asr_gpus)
+
+    def tts_devices(self) -> list[str]:
+        """``TTS_GPUS`` as a list; see :func:`parse_devices`."""
+        return parse_devices(self.tts_gpus)
+
+    def inference_threads(self) -> int:
+        """``INFERENCE_THREAD_POOL_SIZE``, with its default filled in for this machine."""
+        return self.inference_thread_pool_size or max(4, os.cpu_count() or 1)
+
+    def engine_settings(self, name: str) -> dict[str, object]:
+        """The settings that belong to one engine family: for ``fake``, all ``FAKE_*``."""
+        prefix = f"{name.lower()}_"
+        return {
+            field.upper(): getattr(self, field)
+            for field in type(self).model_fields
+            if field.startswith(prefix)
+        }
+
+
+def load(env_file: str | Path | None = ".env", environ: Mapping[str, str] | None = None) -> Config:
+    """Read the settings from ``env_file`` (if it exists) and ``environ`` (default: the process
+    environment), which wins. An empty value counts as not set.
+
+    Raises:
+        ConfigError: a value is malformed, or ``env_file`` cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    from_file, warnings = _read_env_file(Path(env_file)) if env_file else ({}, [])
+    values: dict[str, str] = {}
+    for source in (from_file, environ):
+        for name, value in source.items():
+            if name.lower() in Config.model_fields and name.isupper() and value.strip():
+                values[name.lower()] = value.strip()
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, values)) from None
+    _check_together(config)
+    warnings += _unknown(from_file, f"in {env_file}", only_ours=False)
+    warnings += _unknown(environ, "in the environment", only_ours=True)
+    warnings += _open_to_all(config)
+    config._warnings = tuple(warnings)
+    return config
+
+
+def _read_env_file(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The names and values of an env file, and a warning for each line that is neither.
+
+    Values are taken literally (no ``${…}`` expansion), so that a token may contain a dollar.
+    """
+    values: dict[str, str] = {}
+    warnings: list[str] = []
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for binding in parse_stream(stream):
+                if binding.error:
+                    line = binding.original.line
+                    warnings.append(f"{path} line {line} is not NAME=value; it is ignored")
+                elif binding.key is not None:
+                    values[binding.key] = binding.value or ""
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path} cannot be read: {reason}") from None
+    return values, warnings
+
+
+def _explain(error: ValidationError, values: Mapping[str, str]) -> str:
+    """One line for the first malformed value."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0])
+    field = Config.model_fields[name]
+    text = first["msg"].removeprefix("Value error, ")
+    accepts = text if first["type"] == "value_error" else f"must be {describe(field)}"
+    got = "" if SecretStr in get_args(field.annotation) else f", got {values[name][:80]!r}"
+    return f"{name.upper()}: {accepts}{got}"
+
+
+def describe(field: FieldInfo) -> str:
+    """What a field accepts, in words: ``a whole number from 0 to 65535``."""
+    kind = field.annotation
+    if kind is bool:
+        return "true or false"
+    if kind is int or kind is float:
+        return ("a whole number" if kind is int else "a number") + _bounds(field)
+    choices = get_args(kind)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "one of " + ", ".join(choices)
+    return "a text"
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = next((item.ge for item in field.metadata if isinstance(item, Ge)), None)
+    above = next((item.gt for item in field.metadata if isinstance(item, Gt)), None)
+    high = next((item.le for item in field.metadata if isinstance(item, Le)), None)
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    if low is not None:
+        return f", {low} or more"
+    if above is not None:
+        return f" above {above}"
+    return ""
+
+
+def _check_together(config: Config) -> None:
+    if (config.ssl_certfile is None) != (config.ssl_keyfile is None):
+        lacking = "SSL_KEYFILE" if config.ssl_keyfile is None else "SSL_CERTFILE"
+        raise ConfigError(f"{lacking}: must be set too, TLS needs SSL_CERTFILE and SSL_KEYFILE")
+
+
+# The environment holds other programs' variables: only names of these families, or ones that
+# almost spell a name of ours, are worth a warning.
+_OUR_FAMILIES: Final = ("ASR_", "TTS_", "LOG_", "FAKE_", "CLONE_", "COSYVOICE3_", "INFERENCE_")
+_NOT_OURS: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})  # OpenSSL's
+_CLOSE: Final = 0.86
+"""Similarity at which an unknown variable of the environment is taken for a misspelling: one
+letter wrong in eight."""
+
+
+def _unknown(names: Mapping[str, str], where: str, *, only_ours: bool) -> list[str]:
+    known = [name.upper() for name in Config.model_fields]
+    warnings = []
+    for name in sorted(names):
+        if name in known or (only_ours and name in _NOT_OURS):
+            continue
+        cutoff = _CLOSE if only_ours else 0.6
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=cutoff)
+        if only_ours and not close and not name.startswith(_OUR_FAMILIES):
+            continue
+        hint = f"; did you mean {close[0]}?" if close else ""
+        warnings.append(f"{name} {where} is not a setting{hint}")
+    return warnings
+
+
+def _open_to_all(config: Config) -> list[str]:
+    local = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    if local or config.apptoken is not None or config.appkey is not None:
+        return []
+    return [
+        f"HOST={config.host} without APPTOKEN or APPKEY: anyone who can reach this machine can "
+        "use the server; set APPTOKEN, or HOST=127.0.0.1"
+    ]

@@ -1,0 +1,277 @@
+"""What is delivered beside the code agrees with it: env example, READMEs, Docker, constraints."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import wave
+from fnmatch import fnmatch
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from app.core.config import Config, load
+
+ROOT = Path(__file__).resolve().parents[3]
+READMES = ("README.md", "README.zh.md")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+def test_env_example_is_what_the_config_makes_of_it() -> None:
+    assert read(".env.example") == script("env_example").render()
+
+
+def test_env_example_has_every_field_with_its_default() -> None:
+    names = re.findall(r"^([A-Z0-9_]+)=", read(".env.example"), re.MULTILINE)
+    assert names == [name.upper() for name in Config.model_fields]
+    assert load(ROOT / ".env.example", {}) == load(None, {})
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readme_table_has_every_setting_with_its_default(name: str) -> None:
+    default_text = script("env_example").default_text
+    rows = re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \| (.+?) \| .+ \|$", read(name), re.MULTILINE)
+    assert rows == [
+        (field_name.upper(), f"`{text}`" if (text := default_text(field)) else "–")
+        for field_name, field in Config.model_fields.items()
+    ]
+
+
+def test_only_config_reads_the_environment() -> None:
+    readers = []
+    for path in (ROOT / "app").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv"):
+                readers.append(path.relative_to(ROOT).as_posix())
+    # The second hands the environment as a whole to the processes that it starts.
+    assert set(readers) <= {"app/core/config.py", "app/serving/children.py"}
+
+
+# --- READMEs ---------------------------------------------------------------------------------
+
+
+def structure(markdown: str) -> list[str]:
+    """Heading levels, languages of code blocks, and table rows, in order."""
+    kinds = []
+    for line in markdown.splitlines():
+        if match := re.match(r"(#+) |(```\w+)|(\|)", line):
+            kinds.append(match.group().strip())
+    return kinds
+
+
+def code_blocks(markdown: str) -> list[str]:
+    return re.findall(r"^```\w+\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+
+
+def test_both_readmes_have_the_same_structure_and_the_same_code() -> None:
+    english, chinese = map(read, READMES)
+    assert structure(english) == structure(chinese)
+    assert code_blocks(english) == code_blocks(chinese)
+    assert len(code_blocks(english)) >= 5
+
+
+@pytest.mark.parametrize(
+    "name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"]
+)
+def test_links_to_files_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", read(name)):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+# --- Docker ----------------------------------------------------------------------------------
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as (instruction, arguments), continued lines joined."""
+    text = re.sub(r"^#.*\n", "", read("Dockerfile"), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    known = "ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|RUN|USER|VOLUME|WORKDIR"
+    found = []
+    for line in filter(str.strip, lines):
+        match = re.fullmatch(rf"({known})\s+(.+)", line.strip())
+        assert match is not None, f"not an instruction: {line}"
+        found.append((match[1], match[2]))
+    return found
+
+
+def arguments(instruction: str) -> list[str]:
+    return [rest for name, rest in instructions() if name == instruction]
+
+
+def test_dockerfile_starts_from_a_supported_python() -> None:
+    (base,) = arguments("FROM")
+    match = re.fullmatch(r"python:(\d+)\.(\d+)-slim", base)
+    assert match is not None and (int(match[1]), int(match[2])) >= (3, 11)
+
+
+def test_image_does_not_run_as_root_and_installs_before() -> None:
+    names = [name for name, _ in instructions()]
+    (user,) = arguments("USER")
+    assert user not in ("root", "0")
+    assert "RUN" not in names[names.index("USER") :]
+    assert any("-c constraints.txt" in run for run in arguments("RUN"))
+
+
+def test_image_serves_and_is_checked() -> None:
+    (command,) = arguments("CMD")
+    assert json.loads(command) == ["funspeech", "serve"]
+    assert arguments("EXPOSE") == ["8000"]
+    (check,) = arguments("HEALTHCHECK")
+    argv = json.loads(check[check.index("[") :])
+    assert argv[:2] == ["python", "-c"]
+    assert "/health/live" in argv[2]
+    compile(argv[2], "healthcheck", "exec")
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    rules = [
+        rule for rule in read(".dockerignore").splitlines() if rule and not rule.startswith("#")
+    ]
+    for copy in arguments("COPY"):
+        for source in copy.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            kept = False
+            for rule in rules:
+                if fnmatch(source.removeprefix("./"), rule.removeprefix("!")):
+                    kept = rule.startswith("!")
+            assert kept, f"{source} is left out by .dockerignore"
+
+
+def service() -> dict[str, Any]:
+    compose = yaml.safe_load(read("docker-compose.yml"))
+    assert set(compose) == {"services"}
+    assert set(compose["services"]) == {"funspeech"}
+    found: dict[str, Any] = compose["services"]["funspeech"]
+    return found
+
+
+def test_compose_service() -> None:
+    compose = service()
+    assert compose["container_name"] == "funspeech"
+    assert compose["ports"] == ["8000:8000"]
+    assert compose["restart"] == "unless-stopped"
+    assert compose["env_file"] == [{"path": ".env", "required": False}]
+    assert (ROOT / compose["build"] / "Dockerfile").is_file()
+    unknown = set(compose["environment"]) - {name.upper() for name in Config.model_fields}
+    assert unknown == set()
+    assert load(None, compose["environment"]).port == 8000
+
+
+def test_compose_volumes_are_where_the_settings_look() -> None:
+    volumes = dict(volume.split(":") for volume in service()["volumes"])
+    config = load(None, {})
+    assert volumes["./data"] == f"/app/{config.data_dir}"
+    assert volumes["./voices"] == f"/app/{config.voices_dir}"
+    assert volumes["./logs"] == f"/app/{config.log_file.parent}"
+    assert "~/.cache/modelscope" in volumes
+    for local in ("data", "logs", "voices"):
+        assert (ROOT / local / ".gitkeep").exists()
+
+
+def test_compose_health_check_is_a_program_that_compiles() -> None:
+    kind, program, flag, code = service()["healthcheck"]["test"]
+    assert (kind, program, flag) == ("CMD", "python", "-c")
+    assert "/health/live" in code
+    compile(code, "healthcheck", "exec")
+
+
+# --- installation ----------------------------------------------------------------------------
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads(read("pyproject.toml"))["project"]
+    return table
+
+
+def normalised(requirement: str) -> str:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name is not None
+    return re.sub(r"[-_.]+", "-", name.group()).lower()
+
+
+def test_constraints_pin_every_dependency() -> None:
+    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+    assert all(re.match(r"[a-z0-9.-]+==\S+( ; .+)?$", line) for line in lines if line)
+    pinned = {normalised(line) for line in lines if line}
+    extras = project()["optional-dependencies"]
+    wanted = [*project()["dependencies"], *extras["embedded"], *extras["sherpa"]]
+    wanted += [*extras["postgres"], *extras["dev"]]
+    assert {normalised(requirement) for requirement in wanted} - pinned == set()
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "tests/compat/node/package-lock.json"])
+def test_locked_versions_name_no_index(name: str) -> None:
+    hints = r"index-url|trusted-host|find-links|\"resolved\"|://\S*/simple|file:/"
+    assert not re.search(hints, read(name))
+
+
+def test_command_is_installed_by_the_package() -> None:
+    assert project()["scripts"] == {"funspeech": "app.cli:main"}
+
+
+def test_shell_scripts_parse() -> None:
+    for name in (".ci/run", "scripts/make_examples.sh"):
+        subprocess.run(["bash", "-n", str(ROOT / name)], check=True)
+        assert (ROOT / name).stat().st_mode & 0o111, f"{name} is not executable"
+
+
+def test_missing_tools_fail_only_where_everything_is_required(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools = script("missing_tools")
+    monkeypatch.setattr(tools, "missing", lambda: ["flying carpet"])
+    monkeypatch.delenv("REQUIRE_ALL", raising=False)
+    assert tools.main() == 0
+    assert "missing: flying carpet" in capsys.readouterr().out
+    monkeypatch.setenv("REQUIRE_ALL", "1")
+    assert tools.main() == 1
+    monkeypatch.setattr(tools, "missing", lambda: [])
+    assert tools.main() == 0
+
+
+def test_env_example_script_runs_from_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/env_example.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == read(".env.example")
+
+
+# --- example audio ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.wav")), ids=lambda p: p.name)
+def test_example_audio(path: Path) -> None:
+    with wave.open(str(path)) as source:
+        assert source.getparams()[:3] == (1, 2, 16_000)
+        assert 1 < source.getnframes() / 16_000 < 12
+    assert path.with_suffix(".txt").read_text().strip()
+
+
+def test_examples_are_small() -> None:
+    sizes = [path.stat().st_size for path in (ROOT / "examples").iterdir()]
+    assert len(sizes) >= 5 and sum(sizes) < 600_000

@@ -29,7 +29,7 @@ from app.services.synthesis import SynthesisService
 from app.serving.control import Control
 from app.serving.pool import Pool
 from app.serving.replica import Replica
-from app.voices.aliases import AliasFileError, Aliases
+from app.voices.aliases import Aliases, AliasFileError
 from app.voices.catalogue import VoiceCatalogue
 
 STOP_GRACE_S = 5
@@ -106,7 +106,9 @@ async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncItera
     await asyncio.to_thread(voices.refresh)
     pool = Pool(replicas, lambda engine: voices.set_engine(engine.voices, engine.any_voice))
     threshold = config.asr_nearfield_rms_threshold if config.asr_enable_nearfield_filter else None
-    recognition = RecognitionService(pool, threshold)
+    recognition = RecognitionService(
+        pool, threshold, log_gate=config.asr_nearfield_filter_log_enabled
+    )
     synthesis = SynthesisService(pool, voices, config.inference_threads())
     access = build_access(config)
     async with pool.running():
@@ -125,6 +127,7 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
             max_message_bytes=config.max_message_bytes,
             ssl_certfile=config.ssl_certfile,
             ssl_keyfile=config.ssl_keyfile,
+            stop_grace_s=STOP_GRACE_S,
             on_started=control.ready,
         )
 

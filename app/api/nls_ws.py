@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -28,6 +27,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.auth import credentials
+from app.api.concurrency import alongside
 from app.api.doors import Doors
 from app.api.errors import deny_handshake
 from app.core.errors import AccessDenied, EngineFailed, SpeechError
@@ -360,15 +360,16 @@ class _RecognitionJob(_Job):
         try:
             async with self._driver.doors.recognition.open(self._request) as task:
                 await self.report(session.opened(now()))
-                async with _failing_together() as group:
-                    feeding = group.create_task(self._feed(task))
-                    async for event in task.events():
-                        await self.report(session.event(event, now()))
-                    feeding.cancel()
+                await alongside(self._feed(task), self._report_events(task))
             await self.report(session.finished(now()))
         finally:
             self._over = True
             self._room.set()
+
+    async def _report_events(self, task: RecognitionTask) -> None:
+        async for event in task.events():
+            now = self._driver.now()
+            await self.report(self._driver.session.event(event, now))
 
     async def _feed(self, task: RecognitionTask) -> None:
         while True:
@@ -403,16 +404,3 @@ class _SynthesisJob(_Job):
             async for piece in pieces:
                 await self.report(session.audio(piece, now()))
         await self.report(session.finished(now()))
-
-
-@contextlib.asynccontextmanager
-async def _failing_together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group whose single SpeechError comes out as itself, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-    except* SpeechError as errors:
-        first = errors.exceptions[0]
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None

@@ -139,6 +139,7 @@ def build_server(
     app: ASGIApp,
     *,
     max_message_bytes: int,
+    stop_grace_s: int = 5,
     ssl_certfile: Path | None = None,
     ssl_keyfile: Path | None = None,
     on_started: Callable[[], None] | None = None,
@@ -146,6 +147,7 @@ def build_server(
     """A server for ``app``.
 
     ``max_message_bytes``: a larger WebSocket message closes its connection with 1009.
+    ``stop_grace_s``: requests that still run when it is told to stop have this long.
     ``on_started`` is called once the server accepts connections.
     """
     config = uvicorn.Config(
@@ -161,6 +163,7 @@ def build_server(
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
+        timeout_graceful_shutdown=stop_grace_s,
         # The next two would read the environment, which only the config may.
         proxy_headers=False,
         forwarded_allow_ips=[],

@@ -31,7 +31,8 @@ Float32 = NDArray[np.float32]
 Int16 = NDArray[np.int16]
 
 Progress = Callable[[str], None]
-"""Called by a factory while loading, with what it is doing; each call extends the start deadline."""
+"""Called by a factory while loading, with what it is doing; each call extends the deadline of the
+start."""
 
 
 class RecognizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):

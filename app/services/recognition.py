@@ -35,8 +35,14 @@ class RecognitionTask:
     """A running task. One coroutine feeds it, another reads its events."""
 
     def __init__(
-        self, request: RecognitionRequest, handle: RecognitionHandle, gate: NearFieldGate | None
+        self,
+        request: RecognitionRequest,
+        handle: RecognitionHandle,
+        gate: NearFieldGate | None,
+        *,
+        log_gate: bool,
     ) -> None:
+        self._log_gate = log_gate
         self._request = request
         self._handle = handle
         self._decoder = open_decoder(request.format, request.sample_rate)
@@ -80,8 +86,8 @@ class RecognitionTask:
     def close(self) -> None:
         """The task is over, complete or not; the worker forgets it."""
         self._handle.cancel()
-        if self._gate is not None and self._gate.gated_ms:
-            log.debug(
+        if self._log_gate and self._gate is not None and self._gate.gated_ms:
+            log.info(
                 "near-field gate",
                 task_id=self._request.task_id,
                 gated_ms=self._gate.gated_ms,
@@ -110,10 +116,12 @@ class RecognitionTask:
 
 
 class RecognitionService:
-    """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate."""
+    """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate;
+    ``log_gate``: log how much it took out of each task."""
 
-    def __init__(self, pool: Pool, gate_threshold: float | None) -> None:
+    def __init__(self, pool: Pool, gate_threshold: float | None, *, log_gate: bool) -> None:
         self._pool = pool
+        self._log_gate = log_gate
         self._gate_threshold = gate_threshold
 
     @asynccontextmanager
@@ -127,7 +135,8 @@ class RecognitionService:
         """
         open_decoder(request.format, request.sample_rate)  # refuse before a slot is taken
         handle = await self._pool.open_recognition(request.options, request.task_id)
-        task = RecognitionTask(request, handle, self._new_gate(request))
+        gate = self._new_gate(request)
+        task = RecognitionTask(request, handle, gate, log_gate=self._log_gate)
         try:
             yield task
         finally:

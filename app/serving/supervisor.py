@@ -184,6 +184,7 @@ class Supervisor:
             "device": device,
             "settings": self._config.engine_settings(engine),
             "max_streams": self._config.max_streams,
+            "threads": self._config.inference_thread_pool_size,
             "log_level": self._config.log_level,
         }
         return self._child(ChildSpec(name, "app.serving.worker", config, [listener], environment))

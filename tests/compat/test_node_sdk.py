@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.live import live_server
+from tests.support.process import serving
 from tests.support.sound import joined, silence, tone
 
 HERE = Path(__file__).parent / "node"
@@ -45,33 +46,29 @@ def named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [event["message"]["payload"] for event in events if event["event"] == name]
 
 
-async def test_it_transcribes(tmp_path: Path) -> None:
-    audio = tmp_path / "audio.pcm"
-    audio.write_bytes(joined(tone(700), silence(1000), tone(450)).tobytes())
-    async with live_server(tmp_path, apptoken="right-token") as live:
-        code, events, errors = await node("transcribe", live.ws, "right-token", str(audio))
-    assert (code, errors) == (0, "")
-    assert [each["result"] for each in named(events, "end")] == ["heard 700 ms", "heard 450 ms"]
-    assert [each["index"] for each in named(events, "begin")] == [1, 2]
-    assert named(events, "changed")
-    assert [event["event"] for event in events][-1] == "completed"
-
-
-async def test_it_recognises(tmp_path: Path) -> None:
-    audio = tmp_path / "audio.pcm"
-    audio.write_bytes(joined(tone(300), silence(500), tone(200)).tobytes())
-    async with live_server(tmp_path, apptoken="right-token") as live:
-        code, events, errors = await node("recognize", live.ws, "right-token", str(audio))
-    assert (code, errors) == (0, "")
-    (completed,) = named(events, "completed")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_it_transcribes_recognises_and_synthesises(tmp_path: Path, workers: str) -> None:
+    two, one = tmp_path / "two.pcm", tmp_path / "one.pcm"
+    two.write_bytes(joined(tone(700), silence(1000), tone(450)).tobytes())
+    one.write_bytes(joined(tone(300), silence(500), tone(200)).tobytes())
+    async with serving(tmp_path, APPTOKEN="right-token", WORKERS=workers) as served:
+        answers = await asyncio.gather(
+            node("transcribe", served.ws, "right-token", str(two)),
+            node("recognize", served.ws, "right-token", str(one)),
+            node("synthesize", served.ws, "right-token", "hello"),
+        )
+    assert [(code, errors) for code, _, errors in answers] == [(0, "")] * 3
+    transcribed, recognised, synthesised = (events for _, events, _ in answers)
+    assert [each["result"] for each in named(transcribed, "end")] == [
+        "heard 700 ms",
+        "heard 450 ms",
+    ]
+    assert [each["index"] for each in named(transcribed, "begin")] == [1, 2]
+    assert named(transcribed, "changed")
+    assert transcribed[-1]["event"] == "completed"
+    (completed,) = named(recognised, "completed")
     assert completed["result"] == "heard 1000 ms"
-
-
-async def test_it_synthesises(tmp_path: Path) -> None:
-    async with live_server(tmp_path, apptoken="right-token") as live:
-        code, events, errors = await node("synthesize", live.ws, "right-token", "hello")
-    assert (code, errors) == (0, "")
-    assert events[-1] == {"event": "audio", "bytes": 44 + 32_000}
+    assert synthesised[-1] == {"event": "audio", "bytes": 44 + 32_000}
 
 
 async def test_a_wrong_token_is_refused_at_the_handshake(tmp_path: Path) -> None:
@@ -79,3 +76,14 @@ async def test_a_wrong_token_is_refused_at_the_handshake(tmp_path: Path) -> None
         code, events, errors = await node("synthesize", live.ws, "wrong-token-123", "hello")
     assert (code, events) == (1, [])
     assert "403" in errors
+
+
+async def test_many_starts_in_a_row_do_not_hang(tmp_path: Path) -> None:
+    """Answers are not faster than the SDKs can take them (nls-protocol.md 0.10)."""
+    audio = tmp_path / "audio.pcm"
+    audio.write_bytes(tone(200).tobytes())
+    async with live_server(tmp_path) as live:
+        for _ in range(5):
+            code, events, _ = await node("recognize", live.ws, "any", str(audio))
+            assert code == 0
+            assert named(events, "completed")[0]["result"] == "heard 200 ms"

@@ -112,8 +112,10 @@ async def test_a_whole_task_after_that_handshake(tmp_path: Path) -> None:
 
 def masked(opcode: int, payload: bytes, mask: bytes = b"\x12\x34\x56\x78") -> bytes:
     body = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else (
-        bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
+    length = (
+        bytes([0x80 | len(payload)])
+        if len(payload) < 126
+        else (bytes([0x80 | 126]) + len(payload).to_bytes(2, "big"))
     )
     return bytes([0x80 | opcode]) + length + mask + body
 

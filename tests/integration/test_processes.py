@@ -38,13 +38,13 @@ async def test_serve_hears_and_speaks_and_ends_without_a_trace(
         assert len(audio) == 12_800
         assert await served.stop() == 0
     assert not [child for child in family if child.is_running()]
-    assert not list(tmp_path.glob("*.sock"))
     log = served.log_file.read_text()
     assert "Traceback" not in log
 
 
-async def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_killed_process_is_replaced(tmp_path: Path, workers: str) -> None:
+    async with serving(tmp_path, WORKERS=workers) as served:
         for module in ("app.serving.worker", "app.main"):
             (first, *_) = served.children(module)
             first.kill()
@@ -58,8 +58,9 @@ async def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
             assert not first.is_running()
 
 
-async def test_children_do_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_children_do_not_outlive_a_killed_supervisor(tmp_path: Path, workers: str) -> None:
+    async with serving(tmp_path, WORKERS=workers) as served:
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert family
         served.process.kill()

@@ -51,9 +51,7 @@ async def test_speech_rate_changes_the_length_and_not_the_pitch(
     tmp_path: Path, speech_rate: int, factor: float
 ) -> None:
     async with live_server(tmp_path) as live:
-        audio = samples(
-            await NlsClient(live.ws).synthesize("a" * 20, speech_rate=speech_rate)
-        )
+        audio = samples(await NlsClient(live.ws).synthesize("a" * 20, speech_rate=speech_rate))
     assert len(audio) / 16_000 == pytest.approx(4.0 * factor, rel=0.01)
     assert abs(main_frequency(audio, 16_000) - hz("a")) < 3
 
@@ -66,9 +64,7 @@ async def test_pitch_rate_changes_the_pitch_and_not_the_length(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("volume", "factor"), [(0, 0.0), (25, 0.5), (50, 1.0), (100, 2.0)])
-async def test_volume_scales_without_clipping(
-    tmp_path: Path, volume: int, factor: float
-) -> None:
+async def test_volume_scales_without_clipping(tmp_path: Path, volume: int, factor: float) -> None:
     async with live_server(tmp_path) as live:
         client = NlsClient(live.ws)
         normal = samples(await client.synthesize("aaaaa"))
@@ -125,7 +121,7 @@ async def test_a_client_that_leaves_stops_the_engine(tmp_path: Path) -> None:
             async for _ in task.audio():
                 break
         worker = next(worker for worker in live.workers if worker.synthesis is not None)
-        while worker.active:
+        while worker.active:  # noqa: ASYNC110 - it has no event for this
             await asyncio.sleep(0.005)
         assert worker.synthesis is not None
         assert worker.synthesis.pieces < 95  # of 190 that the text has

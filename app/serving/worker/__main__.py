@@ -18,7 +18,8 @@ from app.serving.worker.server import WorkerServer
 
 
 class WorkerConfig(msgspec.Struct, kw_only=True):
-    """What a worker is told. ``settings`` are the engine's own; ``max_streams`` 0 is its choice."""
+    """What a worker is told. ``settings`` are the engine's own; ``max_streams`` and
+    ``threads`` (of a synthesis worker) 0 are its choice."""
 
     name: str
     role: Literal["asr", "tts"]
@@ -26,6 +27,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True):
     device: str
     settings: dict[str, object]
     max_streams: int = 0
+    threads: int = 0
     log_level: str = "INFO"
 
 
@@ -42,6 +44,7 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
         recognizer=recognizer,
         synthesizer=synthesizer,
         max_streams=config.max_streams,
+        threads=config.threads,
     )
     control.progress_counter = lambda: server.progress
     serving = asyncio.ensure_future(server.serve(listener))

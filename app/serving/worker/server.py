@@ -101,15 +101,17 @@ class WorkerServer:
         recognizer: Recognizer | None = None,
         synthesizer: Synthesizer | None = None,
         max_streams: int = 0,
+        threads: int = 0,
     ) -> None:
         """Give one of the two engines. ``max_streams`` overrides the number of streams that a
-        recogniser accepts; 0 does not."""
+        recogniser accepts, ``threads`` limits the utterances that a synthesiser speaks at the same
+        time; 0 does neither."""
         self.active = 0
         self._connections: set[_Connection] = set()
         self.recognition: RecognitionRunner | None = None
         self.synthesis: Synthesis | None = None
         if synthesizer is not None:
-            self.synthesis = Synthesis(synthesizer)
+            self.synthesis = Synthesis(synthesizer, threads)
             self.capacity = self.synthesis.capacity
         else:
             assert recognizer is not None

@@ -92,14 +92,16 @@ class Synthesis:
     """All utterances of one synthesiser. ``pieces`` counts the engine's pieces, ``active`` the
     utterances that it has not finished."""
 
-    def __init__(self, engine: Synthesizer) -> None:
+    def __init__(self, engine: Synthesizer, threads: int = 0) -> None:
+        """``threads`` limits what the engine allows; 0 does not."""
         self.engine = engine
         self.capabilities = engine.capabilities
         self._normalizer = None if self.capabilities.normalizes_text else Normalizer()
         self._queue: deque[SpeakingTask] = deque()
         self._running: set[SpeakingTask] = set()
         self._loop = asyncio.get_running_loop()
-        self._parallel = self.capabilities.max_parallel
+        allowed = self.capabilities.max_parallel
+        self._parallel = min(threads, allowed) if threads else allowed
         self._executor = ThreadPoolExecutor(self._parallel, thread_name_prefix="speak")
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self.pieces = 0

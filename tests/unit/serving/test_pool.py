@@ -1,0 +1,235 @@
+"""Choosing a replica, on real Unix sockets with scripted workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.errors import EngineFailed, EngineUnavailable, Overloaded, UnknownVoice
+from app.core.speech import (
+    RecognitionEvent,
+    RecognitionOptions,
+    SentenceBegan,
+    SentenceChanged,
+    SentenceEnded,
+    Utterance,
+)
+from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
+from app.serving import replica as replica_module
+from app.serving.pool import Pool
+from app.serving.protocol import (
+    PROTOCOL_VERSION,
+    Audio,
+    Cancel,
+    Credit,
+    Done,
+    Granted,
+    Hello,
+    Link,
+    Load,
+    OpenRecognition,
+    OpenSynthesis,
+    Processed,
+    Recognized,
+    Refused,
+    Speech,
+    ToWorker,
+)
+from app.serving.replica import Replica
+
+RECOGNIZER = RecognizerCapabilities(
+    sample_rate=16_000, languages=("en-US",), step_ms=100, partials=True, word_times=False,
+    own_endpointing=True, max_sessions=10, max_sentences=10,
+)  # fmt: skip
+SYNTHESIZER = SynthesizerCapabilities(sample_rate=24_000, languages=("en-US",), voices=())
+
+
+class ScriptedWorker:
+    """Greets, keeps what it is told, and answers as a test says."""
+
+    def __init__(self, role: str, refuse: str | None = None, version: int = PROTOCOL_VERSION):
+        self.role = role
+        self.refuse = refuse
+        self.version = version
+        self.silent = False
+        self.messages: list[Any] = []
+        self.links: list[Link] = []
+        self.arrived = asyncio.Event()
+
+    def connect(self) -> Link:
+        worker = self
+
+        class Greeting(Link):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                worker.links.append(self)
+                asr = worker.role == "asr"
+                self.send(Hello(
+                    worker.version, "w", "asr" if asr else "tts", "test", "cpu", 10,
+                    recognizer=RECOGNIZER if asr else None,
+                    synthesizer=None if asr else SYNTHESIZER,
+                ))  # fmt: skip
+
+        return Greeting(ToWorker, self.take, lambda: None)
+
+    def take(self, message: Any) -> None:
+        self.messages.append(message)
+        self.arrived.set()
+        if isinstance(message, OpenRecognition | OpenSynthesis) and not self.silent:
+            if self.refuse is not None:
+                self.links[-1].send(Refused(message.task, self.refuse, ""))
+            else:
+                self.links[-1].send(Granted(message.task))
+
+    async def told(self, kind: type) -> Any:
+        while not any(isinstance(message, kind) for message in self.messages):
+            self.arrived.clear()
+            await self.arrived.wait()
+        return next(message for message in self.messages if isinstance(message, kind))
+
+
+@asynccontextmanager
+async def pool_of(folder: Path, *workers: ScriptedWorker) -> AsyncIterator[Pool]:
+    async with AsyncExitStack() as stack:
+        replicas = []
+        for index, worker in enumerate(workers):
+            path = str(folder / f"{index}.sock")
+            server = await asyncio.get_running_loop().create_unix_server(worker.connect, path)
+            stack.callback(server.close)
+            role: Any = worker.role
+            replicas.append(Replica(f"{worker.role}-{index}", role, path))
+        pool = Pool(replicas, ready_timeout_s=5.0)
+        await stack.enter_async_context(pool.running())
+        for each, worker in zip(replicas, workers, strict=True):
+            if worker.version == PROTOCOL_VERSION:
+                await each.ready.wait()
+        yield pool
+
+
+OPTIONS = RecognitionOptions()
+
+
+async def test_the_lightest_replica_is_asked_first(tmp_path: Path) -> None:
+    busy, idle = ScriptedWorker("asr"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, busy, idle) as pool:
+        busy.links[0].send(Load(5))
+        while pool.status("asr")[0].active != 5:  # noqa: ASYNC110 - told by a socket
+            await asyncio.sleep(0.001)
+        handle = await pool.open_recognition(OPTIONS, "id")
+        assert [type(message) for message in idle.messages] == [OpenRecognition]
+        assert busy.messages == []
+        handle.cancel()
+        assert (await idle.told(Cancel)).task == handle.number
+
+
+async def test_refused_only_when_all_said_full(tmp_path: Path) -> None:
+    full, room = ScriptedWorker("asr", refuse="Overloaded"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, full, room) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        assert handle.replica.name == "asr-1"
+        room.refuse = "Overloaded"
+        with pytest.raises(Overloaded):
+            await pool.open_recognition(OPTIONS, "id")
+
+
+async def test_what_the_engine_says_of_the_request_is_not_tried_elsewhere(tmp_path: Path) -> None:
+    first, second = (ScriptedWorker("tts", refuse="UnknownVoice") for _ in range(2))
+    async with pool_of(tmp_path, first, second) as pool:
+        with pytest.raises(UnknownVoice):
+            await pool.open_synthesis(Utterance(text="a", voice="b"), "id")
+        assert len(first.messages) + len(second.messages) == 1
+
+
+async def test_an_unknown_error_shows_nothing(tmp_path: Path) -> None:
+    async with pool_of(tmp_path, ScriptedWorker("asr", refuse="KeyError")) as pool:
+        with pytest.raises(EngineFailed) as failed:
+            await pool.open_recognition(OPTIONS, "id")
+    assert failed.value.text == EngineFailed.default_text
+
+
+async def test_no_replica_is_unavailable(tmp_path: Path) -> None:
+    pool = Pool([], ready_timeout_s=0.01)
+    with pytest.raises(EngineUnavailable):
+        await pool.open_recognition(OPTIONS, "id")
+
+
+async def test_a_silent_worker_is_given_up_and_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica_module, "OPEN_TIMEOUT_S", 0.02)
+    silent, well = ScriptedWorker("asr"), ScriptedWorker("asr")
+    silent.silent = True
+    async with pool_of(tmp_path, silent, well) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        assert handle.replica.name == "asr-1"
+        await silent.told(Cancel)
+
+
+async def test_another_protocol_version_is_not_used(tmp_path: Path) -> None:
+    async with pool_of(tmp_path, ScriptedWorker("asr", version=99), ScriptedWorker("asr")) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        assert handle.replica.name == "asr-1"
+
+
+async def test_feeding_waits_for_credit(tmp_path: Path) -> None:
+    worker = ScriptedWorker("asr")
+    async with pool_of(tmp_path, worker) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        second = b"\0" * 32_000
+        for _ in range(5):
+            await handle.feed(second)
+        more = asyncio.ensure_future(handle.feed(second))
+        await worker.told(Audio)
+        assert not more.done()
+        worker.links[0].send(Processed(handle.number, 16_000))
+        await more
+        assert sum(isinstance(message, Audio) for message in worker.messages) >= 5
+
+
+async def test_only_the_newest_hypothesis_waits_and_finals_stay(tmp_path: Path) -> None:
+    worker = ScriptedWorker("asr")
+    async with pool_of(tmp_path, worker) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        events: list[RecognitionEvent] = [
+            SentenceBegan(0), SentenceChanged("a", 1), SentenceChanged("ab", 2),
+            SentenceEnded(0, 3, "abc"), SentenceBegan(4), SentenceEnded(4, 5, "d"),
+        ]  # fmt: skip
+        for event in events:
+            worker.links[0].send(Recognized(handle.number, event))
+        worker.links[0].send(Done(handle.number))
+        while not handle._done:  # noqa: ASYNC110 - told by a socket
+            await asyncio.sleep(0.001)
+        got = [event async for event in handle.events()]
+    assert got == [events[0], *events[2:]]
+
+
+async def test_taking_a_piece_returns_its_credit(tmp_path: Path) -> None:
+    worker = ScriptedWorker("tts")
+    async with pool_of(tmp_path, worker) as pool:
+        handle = await pool.open_synthesis(Utterance(text="a", voice="b"), "id")
+        for _ in range(2):
+            worker.links[0].send(Speech(handle.number, b"\0\0" * 100))
+        worker.links[0].send(Done(handle.number))
+        pieces = [pcm async for pcm, _ in handle.pieces()]
+        assert pieces == [b"\0\0" * 100] * 2
+        assert (await worker.told(Credit)).samples == 100
+
+
+async def test_a_lost_worker_fails_its_tasks_and_is_connected_again(tmp_path: Path) -> None:
+    worker = ScriptedWorker("asr")
+    async with pool_of(tmp_path, worker) as pool:
+        handle = await pool.open_recognition(OPTIONS, "id")
+        worker.links[0].close()
+        with pytest.raises(EngineFailed):
+            async for _ in handle.events():
+                pass
+        with pytest.raises(EngineFailed):
+            await handle.feed(b"\0\0")
+        again = await pool.open_recognition(OPTIONS, "id")
+        assert len(worker.links) == 2
+        again.cancel()

@@ -33,7 +33,7 @@ from app.nls.status import (
 log = structlog.get_logger(__name__)
 
 _QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Asked every few seconds by an orchestrator: their successes are not worth a line."""
+"""Asked every few seconds by an orchestrator: what they answer is not worth a line."""
 
 _LONGEST_LOGGED_PATH = 200
 
@@ -153,7 +153,7 @@ class Boundary:
             if not http_status:
                 answer = failure(SERVER_ERROR, EngineFailed.default_text, call)
                 await answer(scope, receive, watched)
-        if http_status != 200 or scope["path"] not in _QUIET_PATHS:
+        if http_status not in (200, 503) or scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request",
                 task_id=call.task_id,

@@ -20,7 +20,7 @@ from app.cli.target import served_at
 from app.client.errors import ClientError
 from app.client.rest import RestClient
 from app.core.config import Config, ConfigError, load
-from app.engines.base import EngineNotUsable
+from app.core.errors import EngineNotUsable
 from app.engines.registry import ENGINES, Role, choose, missing
 
 Level = Literal["OK", "WARN", "FAIL"]

@@ -124,3 +124,8 @@ def from_wire(name: str, text: str) -> SpeechError:
     """
     cls = _BY_NAME.get(name)
     return cls(text) if cls is not None else EngineFailed()
+
+
+class EngineNotUsable(Exception):
+    """For the owner, not for clients: an engine cannot be loaded on this machine; the text tells
+    what to do."""

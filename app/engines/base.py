@@ -207,15 +207,11 @@ class EngineFamily(Protocol):
     def recognizer(
         self, device: str, settings: Mapping[str, object], progress: Progress
     ) -> Recognizer:
-        """Load the recogniser. Slow and blocking; raises :class:`EngineNotUsable`."""
+        """Load the recogniser. Slow and blocking; raises ``EngineNotUsable``."""
         ...
 
     def synthesizer(
         self, device: str, settings: Mapping[str, object], progress: Progress
     ) -> Synthesizer:
-        """Load the synthesiser. Slow and blocking; raises :class:`EngineNotUsable`."""
+        """Load the synthesiser. Slow and blocking; raises ``EngineNotUsable``."""
         ...
-
-
-class EngineNotUsable(Exception):
-    """The engine cannot be loaded on this machine; the text tells the owner what to do."""

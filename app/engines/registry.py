@@ -1,14 +1,17 @@
 """Engines by name. Nothing here imports an engine before it is asked to load one, so the API
-process and the supervisor stay light; only a worker calls :func:`load`."""
+process and the supervisor stay light (not even numpy); only a worker calls :func:`load`."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from app.engines.base import EngineFamily, EngineNotUsable
+from app.core.errors import EngineNotUsable
+
+if TYPE_CHECKING:
+    from app.engines.base import EngineFamily
 
 Role = Literal["asr", "tts"]
 
@@ -87,7 +90,5 @@ def choose(name: str, role: Role) -> str:
 
 def load(name: str) -> EngineFamily:
     """Import the family. For workers only: the import may be slow and heavy."""
-    family = importlib.import_module(ENGINES[name].module).FAMILY
-    if not isinstance(family, EngineFamily):
-        raise EngineNotUsable(f"engine {name!r} offers no FAMILY")
+    family: EngineFamily = importlib.import_module(ENGINES[name].module).FAMILY
     return family

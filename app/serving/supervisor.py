@@ -25,8 +25,8 @@ import structlog
 from pydantic import SecretStr
 
 from app.core.config import Config, ConfigError
+from app.core.errors import EngineNotUsable
 from app.engines import registry
-from app.engines.base import EngineNotUsable
 from app.serving.children import Child, ChildSpec, StartFailed
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from app.engines.base import EngineFamily, EngineNotUsable, Progress, Recognizer, Synthesizer
+from app.core.errors import EngineNotUsable
+from app.engines.base import (
+    EngineFamily,
+    Progress,
+    Recognizer,
+    Synthesizer,
+)
 
 _INSTALL: Final = "pip install 'funspeech[embedded]'"
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 import espeakng_loader
 import numpy as np
 
-from app.engines.base import EngineNotUsable, Int16
+from app.core.errors import EngineNotUsable
+from app.engines.base import Int16
 
 # Names as in speak_lib.h.
 _AUDIO_OUTPUT_SYNCHRONOUS: Final = 2

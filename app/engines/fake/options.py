@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.engines.base import EngineNotUsable
+from app.core.errors import EngineNotUsable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from app.core.errors import EngineNotUsable
 from app.core.speech import Word
-from app.engines.base import EngineNotUsable
 
 
 class ScriptedWord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from app.core import logs
+from app.core.errors import EngineNotUsable
 from app.engines import registry
-from app.engines.base import EngineNotUsable
 from app.serving.control import Control
 from app.serving.worker.server import WorkerServer
 

@@ -93,7 +93,7 @@ def test_standard_library_records_and_warnings(child: Callable[[str], Child]) ->
 
 def test_debug_level_shows_the_libraries_too(child: Callable[[str], Child]) -> None:
     done = child("DEBUG")
-    logging.getLogger("uvicorn.error").info("hello")
+    logging.getLogger("websockets.server").info("hello")
     assert [record["event"] for record in done()] == ["hello"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engines.base import EngineNotUsable
+from app.core.errors import EngineNotUsable
 from app.engines.fake import FAMILY
 from app.engines.fake.options import FakeOptions
 from app.engines.fake.script import ScriptedSentence, ScriptedWord, load_script

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from app.core.errors import EngineNotUsable
 from app.engines import embedded, fake
-from app.engines.base import EngineFamily, EngineNotUsable
+from app.engines.base import EngineFamily
 
 
 @pytest.mark.parametrize("family", [embedded.FAMILY, fake.FAMILY])

@@ -62,6 +62,7 @@ PATHS: Final = (
 INTAKE_S: Final = 30
 OUTBOX_FRAMES: Final = 8
 WRITE_TIMEOUT_S: Final = 60.0
+CLOCK_S: Final = 1.0
 
 
 def router(doors: Doors) -> APIRouter:
@@ -224,10 +225,10 @@ class _Driver:
     async def _watch_clock(self) -> None:
         while True:
             deadline = self._session.deadline()
-            # Without a deadline now: look again soon, because one begins when the task ends.
-            wait = 1.0 if deadline is None else deadline - self._loop.time()
+            # Look again soon: a task that begins or ends brings an earlier deadline.
+            wait = CLOCK_S if deadline is None else deadline - self._loop.time()
             if wait > 0:
-                await asyncio.sleep(wait)
+                await asyncio.sleep(min(wait, CLOCK_S))
             else:
                 self._apply(self._session.tick(self._loop.time()))
                 await asyncio.sleep(0.05)

@@ -85,7 +85,8 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
     options = msgspec.structs.replace(
         wanted.options, partials=False, max_sentence_silence_ms=_WHOLE_UTTERANCE_MS
     )
-    return msgspec.structs.replace(wanted, options=options)
+    # A file is what somebody chose to send, however quiet; the gate is for live microphones.
+    return msgspec.structs.replace(wanted, options=options, near_field_gate=False)
 
 
 async def _feed(task: RecognitionTask, body: AsyncGenerator[bytes, None], request: Request) -> None:

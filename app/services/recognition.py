@@ -143,6 +143,6 @@ class RecognitionService:
             task.close()
 
     def _new_gate(self, request: RecognitionRequest) -> NearFieldGate | None:
-        if self._gate_threshold is None:
+        if self._gate_threshold is None or not request.near_field_gate:
             return None
         return NearFieldGate(self._gate_threshold, request.options.max_sentence_silence_ms)

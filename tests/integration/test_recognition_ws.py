@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.client.errors import NlsTaskFailed
@@ -100,6 +101,18 @@ async def test_sound_below_the_near_field_threshold_is_not_heard_and_times_stay(
     end = next(event for event in events if event.name == "SentenceEnd")
     assert (end.payload["begin_time"], end.payload["time"]) == (2000, 2500)
     assert texts(without)[-1] == "heard 500 ms"
+
+
+async def test_a_file_is_heard_however_quiet(tmp_path: Path) -> None:
+    quiet = tone(1000, level=0.008 * 2**0.5).tobytes()  # RMS 0.008: heard by the fake engine
+    async with (
+        live_server(tmp_path) as live,
+        httpx.AsyncClient(base_url=live.http) as http,
+    ):
+        streamed = await NlsClient(live.ws).transcribe(quiet)
+        posted = await http.post("/stream/v1/asr", content=quiet)
+    assert texts(streamed) == []
+    assert posted.json()["result"] == "heard 1000 ms"
 
 
 async def test_tasks_follow_each_other_on_one_connection(tmp_path: Path) -> None:

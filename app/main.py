@@ -16,11 +16,13 @@ from typing import Any
 import uvloop
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.access.tokens import AccessPolicy
-from app.api import catalogue, errors, health, index, nls_ws, rest_asr, rest_tts
+from app.api import catalogue, errors, health, index, rest_asr, rest_tts
 from app.api.doors import Doors, Limits
+from app.api.nls_ws import WebSocketDoor
 from app.api.server import build_server
 from app.core import logs
 from app.core.config import Config
@@ -51,7 +53,7 @@ def build_app(
     synthesis: SynthesisService,
     voices: VoiceCatalogue,
     access: AccessPolicy,
-) -> FastAPI:
+) -> ASGIApp:
     """The ASGI application. The services are started and stopped by the caller."""
     doors = Doors(
         recognition=recognition,
@@ -70,11 +72,11 @@ def build_app(
         token_in_message=config.ws_token_in_message,
         asr_model_mode=config.asr_model_mode,
     )
-    return mount(doors)
+    return WebSocketDoor(mount(doors), doors)
 
 
 def mount(doors: Doors) -> FastAPI:
-    """The application with all its routes."""
+    """The web application: all routes but the NLS WebSocket doors."""
     app = FastAPI(
         title="FunSpeech",
         version=__version__,
@@ -94,13 +96,13 @@ def mount(doors: Doors) -> FastAPI:
             expose_headers=["X-NLS-RequestId", "task_id"],
         )
     # The index comes last: it answers the WebSocket paths that nobody else knows.
-    for module in (health, catalogue, rest_asr, rest_tts, nls_ws, index):
+    for module in (health, catalogue, rest_asr, rest_tts, index):
         app.include_router(module.router(doors))
     return app
 
 
 @asynccontextmanager
-async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncIterator[FastAPI]:
+async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncIterator[ASGIApp]:
     """The application with its services, connected to the workers inside the block."""
     voices = VoiceCatalogue(Aliases(config.voices_dir))
     await asyncio.to_thread(voices.refresh)

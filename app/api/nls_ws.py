@@ -1,29 +1,33 @@
 """The WebSocket doors: a driver that joins the sans-I/O session of ``app/nls`` to the services.
 
-One task group per connection, and nothing outlives it:
+One task group per connection, and nothing outlives it. A connection at rest is one coroutine, the
+reader; a writer runs while there is something to write, a job while a service task runs, and a
+timer wakes the session's clock:
 
     reader ──► session ──► outbox ──► writer        frames in; the session's answers out
                  │  ▲
                  ▼  │ events, audio
-               intake ──► service task              one at a time, cancelled by Abandon
-    clock ────► session                             idle times
+                job: a service task                 one at a time, cancelled by Abandon
 
-Full queues: the intake holds about 30 s of audio, above that the reader pauses (so Stop, pings and
-closes are otherwise seen at once); of interim results only the newest waits in the outbox; finals
-and audio wait until the client has read what is before them, and a client that reads nothing for
-``WRITE_TIMEOUT_S`` is cut off.
+Audio goes straight from the reader to the service. Only where the service is behind, or has not
+been granted yet, it waits in the job's intake. Full queues: the intake holds about 30 s of audio,
+above that the reader pauses (so Stop, pings and closes are otherwise seen at once); of interim
+results only the newest waits in the outbox; finals and audio wait until the client has read what is
+before them, and a client that reads nothing for ``WRITE_TIMEOUT_S`` is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import random
+import time
 from collections import deque
 from typing import Final
 
 import structlog
-from fastapi import APIRouter
+from starlette.types import ASGIApp, Receive, Scope
+from starlette.types import Send as SendMessage
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.auth import credentials
@@ -50,38 +54,46 @@ from app.services.recognition import RecognitionTask
 
 log = structlog.get_logger(__name__)
 
-PATHS: Final = (
-    "/ws/v1",
-    "/ws/v1/asr",
-    "/ws/v1/tts",
-    "/stream/v1/asr",
-    "/stream/v1/tts",
-)
+PATHS: Final = frozenset({"/ws/v1", "/ws/v1/asr", "/ws/v1/tts", "/stream/v1/asr", "/stream/v1/tts"})
 """All serve all namespaces (nls-protocol.md 1.1); the first is every SDK's default."""
 
 INTAKE_S: Final = 30
 OUTBOX_FRAMES: Final = 8
 WRITE_TIMEOUT_S: Final = 60.0
-CLOCK_S: Final = 1.0
+_LOOK_S: Final = 1.0
+"""How often the clock looks while no deadline is known (one begins when a task ends) or a write is
+under way."""
 
 
-def router(doors: Doors) -> APIRouter:
-    """The WebSocket routes, on the given services."""
-    routes = APIRouter()
+class WebSocketDoor:
+    """ASGI middleware: serves the NLS paths, and passes everything else on.
 
-    async def door(websocket: WebSocket) -> None:
+    In front of the web framework and not inside, because its layers cost each connection several
+    KiB and each frame some microseconds.
+    """
+
+    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        """See ASGI."""
+        if scope["type"] == "websocket" and scope["path"] in PATHS:
+            await self._open(WebSocket(scope, receive, send))
+        else:
+            await self._app(scope, receive, send)
+
+    async def _open(self, websocket: WebSocket) -> None:
         presented = credentials(websocket)
         try:
-            doors.access.check_handshake(presented.token, token_in_message=doors.token_in_message)
+            self._doors.access.check_handshake(
+                presented.token, token_in_message=self._doors.token_in_message
+            )
         except AccessDenied as error:
             await deny_handshake(websocket, error)
             return
         await websocket.accept()
-        await _Driver(websocket, doors, presented.token, presented.appkey).run()
-
-    for path in PATHS:
-        routes.add_websocket_route(path, door)
-    return routes
+        await _Driver(websocket, self._doors, presented.token, presented.appkey).run()
 
 
 class _ConnectionOver(Exception):
@@ -94,12 +106,12 @@ class _Driver:
     def __init__(
         self, websocket: WebSocket, doors: Doors, token: str | None, appkey: str | None
     ) -> None:
+        self.doors = doors
         self._websocket = websocket
-        self._doors = doors
         self._loop = asyncio.get_running_loop()
-        self._session = Connection(
+        self.session = Connection(
             authorize=lambda given, key: doors.access.check(token or given, key or appkey),
-            new_id=lambda: secrets.token_hex(16),
+            new_id=lambda: f"{random.getrandbits(128):032x}",  # names messages, protects nothing
             limits=SessionLimits(
                 max_text_chars=doors.limits.max_text_chars,
                 max_recognizer_audio_ms=doors.limits.max_audio_ms,
@@ -107,74 +119,42 @@ class _Driver:
                 recognition_formats=doors.formats,
                 synthesis_formats=doors.formats,
             ),
-            now=self._loop.time(),
+            now=self.now(),
         )
+        self._group = asyncio.TaskGroup()
         self._outbox: deque[Send | SendAudio | Close] = deque()
-        self._outbox_filled = asyncio.Event()
-        self._outbox_drained = asyncio.Event()
-        # At most one entry waits: the session has one task at a time.
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._writer: asyncio.Task[None] | None = None
+        self._write_began: float | None = None
+        self._room: asyncio.Future[None] | None = None
         self._job: _Job | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @staticmethod
+    def now() -> float:
+        """The session's clock. Not the event loop's: uvloop's counts whole milliseconds."""
+        return time.monotonic()
 
     async def run(self) -> None:
         """Serve the connection until either side ends it."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read())
-                group.create_task(self._write())
-                group.create_task(self._watch_clock())
-                group.create_task(self._serve())
+            async with self._group:
+                self._arm(_LOOK_S)
+                await self._read()
         except* _ConnectionOver:
-            if self._session.active:
+            if self.session.active:
                 log.info(
                     "client disconnected",
                     code=40010004,
-                    task_id=self._session.task_id,
-                    namespace=self._session.namespace,
+                    task_id=self.session.task_id,
+                    namespace=self.session.namespace,
                 )
         except* Exception as errors:
-            log.error("connection failed", task_id=self._session.task_id, exc_info=errors)
+            log.error("connection failed", task_id=self.session.task_id, exc_info=errors)
             with contextlib.suppress(Exception):
                 await self._websocket.close(1011)
-
-    # The session's answers
-
-    def _apply(self, outputs: list[Output]) -> None:
-        for output in outputs:
-            match output:
-                case Send() | SendAudio() | Close():
-                    self._post(output)
-                case Feed() | FinishAudio() | Configure():
-                    if self._job is not None:
-                        self._job.take(output)
-                case OpenRecognition(request):
-                    self._start(_RecognitionJob(self, request))
-                case OpenSynthesis(request):
-                    self._start(_SynthesisJob(self, request))
-                case Abandon():
-                    if self._job is not None:
-                        self._job.abandon()
-
-    def _post(self, output: Send | SendAudio | Close) -> None:
-        if isinstance(output, Send) and output.interim and self._outbox:
-            last = self._outbox[-1]
-            if isinstance(last, Send) and last.interim:
-                self._outbox.pop()
-        if isinstance(output, Close) and output.status is not None:
-            log.info(
-                "task refused or failed",
-                code=output.status.code,
-                task_id=self._session.task_id,
-                namespace=self._session.namespace,
-            )
-        self._outbox.append(output)
-        self._outbox_filled.set()
-
-    def _start(self, job: _Job) -> None:
-        self._job = job
-        self._jobs.put_nowait(job)
-
-    # The four tasks
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     async def _read(self) -> None:
         while True:
@@ -186,85 +166,123 @@ class _Driver:
                 raise _ConnectionOver
             data = message.get("bytes")
             if data is not None:
-                self._apply(self._session.binary(data, self._loop.time()))
+                self.apply(self.session.binary(data, self.now()))
             else:
-                self._apply(self._session.text(message["text"], self._loop.time()))
+                self.apply(self.session.text(message["text"], self.now()))
             if self._job is not None and self._job.is_full:
                 await self._job.has_room()
-                self._session.touch(self._loop.time())
+                self.session.touch(self.now())
             if len(self._outbox) > OUTBOX_FRAMES:
-                await self._drained()
+                await self.drained()
+
+    # The session's answers
+
+    def apply(self, outputs: list[Output]) -> None:
+        """Carry out what the session answered."""
+        for output in outputs:
+            match output:
+                case Feed() | FinishAudio() | Configure():
+                    if self._job is not None:
+                        self._job.take(output)
+                case Send() | SendAudio() | Close():
+                    self._post(output)
+                case OpenRecognition(request):
+                    self._start(_RecognitionJob(self, request))
+                case OpenSynthesis(request):
+                    self._start(_SynthesisJob(self, request))
+                case Abandon():
+                    if self._job is not None:
+                        self._job.abandon()
+
+    def _start(self, job: _Job) -> None:
+        """Run ``job`` once the last one is over: it may still be cleaning up, and must not report
+        into the next one's task."""
+        previous, self._job = self._job, job
+        job.begin(self._group.create_task(job.run(after=previous)))
+        # The clock may be set to the end of the time between tasks, which is a minute.
+        self._arm(_LOOK_S)
+
+    # The writer
+
+    def _post(self, output: Send | SendAudio | Close) -> None:
+        if isinstance(output, Send) and output.interim and self._outbox:
+            last = self._outbox[-1]
+            if isinstance(last, Send) and last.interim:
+                self._outbox.pop()
+        if isinstance(output, Close) and output.status is not None:
+            log.info(
+                "task refused or failed",
+                code=output.status.code,
+                task_id=self.session.task_id,
+                namespace=self.session.namespace,
+            )
+        self._outbox.append(output)
+        if self._writer is None:
+            self._writer = self._group.create_task(self._write())
 
     async def _write(self) -> None:
-        while True:
-            while self._outbox:
-                if isinstance(self._outbox[0], Send) and self._outbox[0].not_before is not None:
-                    delay = self._outbox[0].not_before - self._loop.time()
-                    if delay > 0:
-                        await asyncio.sleep(delay)
-                await self._send(self._outbox.popleft())
-            self._outbox_drained.set()
-            self._outbox_filled.clear()
-            await self._outbox_filled.wait()
+        while self._outbox:
+            output = self._outbox[0]
+            if isinstance(output, Send) and output.not_before is not None:
+                while (delay := output.not_before - self.now()) > 0:  # noqa: ASYNC110 - a clock
+                    await asyncio.sleep(delay)
+            # Taken out only now: an interim result that waits here may still be replaced.
+            output = self._outbox.popleft()
+            await self._send(output)
+            if self._room is not None and len(self._outbox) <= OUTBOX_FRAMES:
+                self._room.set_result(None)
+                self._room = None
+        self._writer = None
 
     async def _send(self, output: Send | SendAudio | Close) -> None:
+        self._write_began = self.now()
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                match output:
-                    case Send(text):
-                        await self._websocket.send({"type": "websocket.send", "text": text})
-                    case SendAudio(data):
-                        await self._websocket.send({"type": "websocket.send", "bytes": data})
-                    case Close(code):
-                        await self._websocket.close(code)
-        except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError):
+            match output:
+                case Send(text):
+                    await self._websocket.send({"type": "websocket.send", "text": text})
+                case SendAudio(data):
+                    await self._websocket.send({"type": "websocket.send", "bytes": data})
+                case Close(code):
+                    await self._websocket.close(code)
+        except (WebSocketDisconnect, RuntimeError, OSError):
             raise _ConnectionOver from None
+        except asyncio.CancelledError:
+            if self._write_is_stuck():
+                raise _ConnectionOver from None
+            raise
+        self._write_began = None
         if isinstance(output, Close):
             raise _ConnectionOver
 
-    async def _watch_clock(self) -> None:
-        while True:
-            deadline = self._session.deadline()
-            # Look again soon: a task that begins or ends brings an earlier deadline.
-            wait = CLOCK_S if deadline is None else deadline - self._loop.time()
-            if wait > 0:
-                await asyncio.sleep(min(wait, CLOCK_S))
-            else:
-                self._apply(self._session.tick(self._loop.time()))
-                await asyncio.sleep(0.05)
-
-    async def _serve(self) -> None:
-        while True:
-            job = await self._jobs.get()
-            async with asyncio.TaskGroup() as group:
-                job.begin(group.create_task(job.run()))
-
-    # For the jobs
-
-    @property
-    def doors(self) -> Doors:
-        """The services."""
-        return self._doors
-
-    async def deliver(self, job: _Job, outputs: list[Output]) -> None:
-        """Carry out what the session answered to a job's report, then wait for the client."""
-        self._apply(outputs)
-        if len(self._outbox) > OUTBOX_FRAMES:
-            await self._drained()
-
-    @property
-    def session(self) -> Connection:
-        """The protocol state."""
-        return self._session
-
-    def now(self) -> float:
-        """The session's clock."""
-        return self._loop.time()
-
-    async def _drained(self) -> None:
+    async def drained(self) -> None:
+        """Wait until the client has read enough of what was sent."""
         while len(self._outbox) > OUTBOX_FRAMES:
-            self._outbox_drained.clear()
-            await self._outbox_drained.wait()
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
+
+    def _write_is_stuck(self) -> bool:
+        began = self._write_began
+        return began is not None and self.now() - began >= WRITE_TIMEOUT_S
+
+    # The clock
+
+    def _arm(self, wait_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(wait_s, 0.01), self._look)
+
+    def _look(self) -> None:
+        if self._write_is_stuck() and self._writer is not None:
+            log.info("client reads nothing, cut off", task_id=self.session.task_id)
+            self._writer.cancel()
+            return
+        self.apply(self.session.tick(self.now()))
+        deadline = self.session.deadline()
+        if deadline is None or self._write_began is not None:
+            self._arm(_LOOK_S)
+        else:
+            self._arm(deadline - self.now())
 
 
 class _Job:
@@ -278,8 +296,6 @@ class _Job:
     def begin(self, task: asyncio.Task[None]) -> None:
         """``task`` runs this job."""
         self._task = task
-        if self._abandoned:
-            task.cancel()
 
     def abandon(self) -> None:
         """Cancel; nothing is reported any more."""
@@ -287,8 +303,10 @@ class _Job:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
-    async def run(self) -> None:
-        """Do the work, and report its end."""
+    async def run(self, after: _Job | None) -> None:
+        """Wait for the end of the job before this one, do the work, and report its end."""
+        if after is not None and after._task is not None:
+            await asyncio.wait([after._task])
         try:
             await self._work()
         except SpeechError as error:
@@ -302,8 +320,10 @@ class _Job:
             await self.report(self._driver.session.failed(error, self._driver.now()))
 
     async def report(self, outputs: list[Output]) -> None:
-        """Carry out the session's answer; stop here if that was to abandon this job."""
-        await self._driver.deliver(self, outputs)
+        """Carry out the session's answer, and wait for a client that is behind; stop here if the
+        answer was to abandon this job."""
+        self._driver.apply(outputs)
+        await self._driver.drained()
         if self._abandoned:
             raise asyncio.CancelledError
 
@@ -323,24 +343,34 @@ class _Job:
 
 
 class _RecognitionJob(_Job):
-    """Feeds the intake to a recognition task, and its events to the session."""
+    """Feeds a recognition task, and reports its events to the session."""
 
     def __init__(self, driver: _Driver, request: RecognitionRequest) -> None:
         super().__init__(driver)
         self._request = request
         self._limit = INTAKE_S * request.sample_rate * 2
+        self._recognition: RecognitionTask | None = None
         self._intake: deque[Feed | FinishAudio | Configure] = deque()
         self._intake_bytes = 0
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
+        self._bad_audio: SpeechError | None = None
         self._over = False
 
     def take(self, command: Feed | FinishAudio | Configure) -> None:
-        if self._over or self._abandoned:
+        if self._over or self._abandoned or self._bad_audio is not None:
             return
-        self._intake.append(command)
+        task = self._recognition
         if isinstance(command, Feed):
+            if task is not None and not self._intake and task.takes(command.data):
+                try:
+                    task.feed(command.data)
+                except SpeechError as error:
+                    self._bad_audio = error
+                    self._filled.set()
+                return
             self._intake_bytes += len(command.data)
+        self._intake.append(command)
         self._filled.set()
 
     @property
@@ -357,34 +387,39 @@ class _RecognitionJob(_Job):
         self._room.set()
 
     async def _work(self) -> None:
-        session, now = self._driver.session, self._driver.now
+        session = self._driver.session
         try:
             async with self._driver.doors.recognition.open(self._request) as task:
-                await self.report(session.opened(now()))
-                await alongside(self._feed(task), self._report_events(task))
-            await self.report(session.finished(now()))
+                await self.report(session.opened(self._driver.now()))
+                self._recognition = task
+                await alongside(self._work_off(task), self._report_events(task))
+            await self.report(session.finished(self._driver.now()))
         finally:
             self._over = True
             self._room.set()
 
     async def _report_events(self, task: RecognitionTask) -> None:
+        session = self._driver.session
         async for event in task.events():
-            now = self._driver.now()
-            await self.report(self._driver.session.event(event, now))
+            await self.report(session.event(event, self._driver.now()))
 
-    async def _feed(self, task: RecognitionTask) -> None:
+    async def _work_off(self, task: RecognitionTask) -> None:
+        """Hand over what could not be fed at once."""
         while True:
             while self._intake:
-                command = self._intake.popleft()
-                match command:
+                match self._intake[0]:
                     case Feed(data):
-                        await task.feed(data)
+                        await task.feed_all(data)
                         self._intake_bytes -= len(data)
                         self._room.set()
                     case Configure(silence_ms):
-                        await task.configure(silence_ms)
+                        task.configure(silence_ms)
                     case FinishAudio():
-                        await task.finish()
+                        task.finish()
+                # Only now: what comes meanwhile must queue up behind it.
+                self._intake.popleft()
+            if self._bad_audio is not None:
+                raise self._bad_audio
             self._filled.clear()
             await self._filled.wait()
 

@@ -86,7 +86,7 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
         wanted.options, partials=False, max_sentence_silence_ms=_WHOLE_UTTERANCE_MS
     )
     # A file is what somebody chose to send, however quiet; the gate is for live microphones.
-    return msgspec.structs.replace(wanted, options=options, near_field_gate=False)
+    return msgspec.structs.replace(wanted, options=options, near_field_gate=False, progress=False)
 
 
 async def _feed(task: RecognitionTask, body: AsyncGenerator[bytes, None], request: Request) -> None:
@@ -96,10 +96,10 @@ async def _feed(task: RecognitionTask, body: AsyncGenerator[bytes, None], reques
     async with aclosing(body) as pieces:
         async for piece in pieces:
             empty = False
-            await task.feed(piece)
+            await task.feed_all(piece)
     if empty:
         raise BadAudio("The request body is empty; send the audio in it.")
-    await task.finish()
+    task.finish()
     await watch_disconnect(request.receive)
 
 

@@ -79,14 +79,26 @@ class NlsHttpProtocol(HttpToolsProtocol):
 
 
 class NlsWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, which takes a refused handshake for a finished one: without
-    this it logs every wrong token as an error of the application."""
+    """uvicorn's WebSocket protocol, which takes a refused handshake for a finished one, and leaves
+    it to the client to be wrong quietly: without this every wrong token and every text that is not
+    UTF-8 is logged as an error, the latter with a traceback."""
 
     async def send(self, message: ASGISendEvent) -> None:
         """See ASGI."""
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True
+
+    def send_receive_event_to_app(self) -> None:
+        """A whole message has come."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
 
 def single_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

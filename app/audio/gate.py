@@ -32,21 +32,24 @@ class NearFieldGate:
     from a block that passed until ``hold_ms`` of gated blocks in a row. While none is open, a
     block between one and ``SURE_FACTOR`` thresholds is held back until the next one has confirmed
     it (both pass) or not (it becomes zeros); at the end of the stream it passes. Blocks lie on
-    a fixed timeline from the first sample, so the result does not depend on how the client cut its
-    audio.
-    Not for use by two threads at once.
+    a fixed timeline from the first sample, so the samples do not depend on how the client cut its
+    audio. A block whose first part is so loud that the rest cannot matter passes as it comes; the
+    others come out when they are complete. Not for use by two threads at once.
     """
 
     def __init__(self, threshold: float, hold_ms: int) -> None:
         self._threshold = threshold
         self._hold_ms = hold_ms
-        self._pending: list[Int16] = []
-        self._pending_samples = 0
-        self._doubtful: Int16 | None = None
         self._open = False
         self._gated_run_ms = 0
         self._passed_samples = 0
         self._gated_samples = 0
+        self._doubtful: list[Int16] = []
+        # The block under way: what of it is undecided, how much came, the sum of its squares.
+        self._undecided: list[Int16] = []
+        self._passing = False
+        self._size = 0
+        self._energy = 0.0
 
     @property
     def passed_ms(self) -> int:
@@ -63,62 +66,87 @@ class NearFieldGate:
         self._hold_ms = hold_ms
 
     def feed(self, samples: Int16) -> Int16:
-        """Take in the next samples (16 kHz), and return the blocks that they complete."""
-        self._pending.append(samples)
-        self._pending_samples += samples.size
-        if self._pending_samples < BLOCK_SAMPLES:
-            return EMPTY
-        joined = np.concatenate(self._pending)
-        usable = joined.size - joined.size % BLOCK_SAMPLES
-        self._pending = [joined[usable:]]
-        self._pending_samples = joined.size - usable
+        """Take in the next samples (16 kHz), and return those that are decided by now."""
         out: list[Int16] = []
-        for block in joined[:usable].reshape(-1, BLOCK_SAMPLES):
-            self._judge(block, out)
+        start = 0
+        while start < samples.size:
+            part = samples[start : start + BLOCK_SAMPLES - self._size]
+            start += part.size
+            self._take(part, out)
         return _joined(out)
 
     def flush(self) -> Int16:
         """The stream has ended: what is held back, and the last, partial block, judged by its own
         RMS."""
         out: list[Int16] = []
-        if self._pending_samples:
-            self._judge(np.concatenate(self._pending), out)
-            self._pending = []
-            self._pending_samples = 0
-        if self._doubtful is not None:
+        if self._size:
+            self._judge(out)
+        if self._doubtful:
             self._pass(self._doubtful, out)
-            self._doubtful = None
         return _joined(out)
 
-    def _judge(self, block: Int16, out: list[Int16]) -> None:
-        """Append to ``out`` what is decided now: ``block`` itself, and one held back before it."""
-        wide = block.astype(np.float32)
-        rms = float(np.sqrt(np.dot(wide, wide) / block.size)) / FULL_SCALE
-        doubtful, self._doubtful = self._doubtful, None
-        loud = rms >= self._threshold * (OPEN_FACTOR if self._open else 1.0)
-        sure = self._open or doubtful is not None or rms >= self._threshold * SURE_FACTOR
-        if doubtful is not None:
-            (self._pass if loud else self._silence)(doubtful, out)
-        if not loud:
-            self._silence(block, out)
-        elif sure:
-            self._pass(block, out)
-        else:
-            self._doubtful = block
+    def _take(self, part: Int16, out: list[Int16]) -> None:
+        """More of the block under way, at most to its end."""
+        # Exact in float64, so that the split cannot change it.
+        wide = part.astype(np.float64)
+        self._energy += float(np.dot(wide, wide))
+        self._size += part.size
+        self._undecided.append(part)
+        if self._passing or self._energy >= self._limit(self._sure_factor) * BLOCK_SAMPLES:
+            self._pass(self._doubtful, out)
+            self._pass(self._undecided, out)
+            self._passing = True
+        if self._size == BLOCK_SAMPLES:
+            self._judge(out)
 
-    def _pass(self, block: Int16, out: list[Int16]) -> None:
-        self._open = True
-        self._gated_run_ms = 0
-        self._passed_samples += block.size
-        out.append(block)
+    @property
+    def _sure_factor(self) -> float:
+        """Thresholds that open the gate without a doubt, or keep it open."""
+        if self._open:
+            return OPEN_FACTOR
+        return 1.0 if self._doubtful else SURE_FACTOR
 
-    def _silence(self, block: Int16, out: list[Int16]) -> None:
-        self._gated_run_ms += BLOCK_MS
-        self._open = self._open and self._gated_run_ms < self._hold_ms
-        self._gated_samples += block.size
-        block.fill(0)
-        out.append(block)
+    def _limit(self, factor: float) -> float:
+        """Mean square, in sample units, at ``factor`` thresholds."""
+        return (self._threshold * factor * FULL_SCALE) ** 2
+
+    def _judge(self, out: list[Int16]) -> None:
+        """The block under way is complete, or the stream's last."""
+        level = self._energy / self._size
+        if not self._passing:
+            if level >= self._limit(self._sure_factor):
+                self._pass(self._doubtful, out)
+                self._pass(self._undecided, out)
+            else:
+                self._silence(self._doubtful, out)
+                if level >= self._limit(1.0):
+                    self._doubtful = self._undecided
+                else:
+                    self._silence(self._undecided, out)
+        self._undecided = []
+        self._passing = False
+        self._size = 0
+        self._energy = 0.0
+
+    def _pass(self, parts: list[Int16], out: list[Int16]) -> None:
+        for part in parts:
+            self._open = True
+            self._gated_run_ms = 0
+            self._passed_samples += part.size
+            out.append(part)
+        parts.clear()
+
+    def _silence(self, parts: list[Int16], out: list[Int16]) -> None:
+        size = sum(part.size for part in parts)
+        if size:
+            self._gated_run_ms += BLOCK_MS
+            self._open = self._open and self._gated_run_ms < self._hold_ms
+            self._gated_samples += size
+            out.append(np.zeros(size, dtype=np.int16))
+        parts.clear()
 
 
-def _joined(blocks: list[Int16]) -> Int16:
-    return np.concatenate(blocks) if blocks else EMPTY
+def _joined(parts: list[Int16]) -> Int16:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else EMPTY

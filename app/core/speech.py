@@ -46,12 +46,14 @@ class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``sample_rate``: of those bytes; a header in the audio overrules it. ``max_audio_ms``: more
     audio than this fails the task with :class:`app.core.errors.AudioTooLong`; None for no limit.
     ``near_field_gate``: far-away sound is to be ignored, if the owner wants that at all: for
-    live microphones, not for files. ``task_id`` is for the logs only.
+    live microphones, not for files. ``progress``: report :class:`AudioProcessed` too.
+    ``task_id`` is for the logs only.
     """
 
     format: str = "pcm"
     sample_rate: int = 16_000
     near_field_gate: bool = True
+    progress: bool = True
     options: RecognitionOptions = RecognitionOptions()
     max_audio_ms: int | None = None
     task_id: str = ""

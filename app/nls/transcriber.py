@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
+import msgspec
+
 from app.core.speech import (
     AudioProcessed,
     RecognitionEvent,
@@ -52,6 +54,7 @@ class Transcriber(RecognitionTask):
             formats=self._limits.recognition_formats,
             max_audio_ms=None,
         )
+        request = msgspec.structs.replace(request, progress=False)
         self._interim = request.options.partials
         self._words = request.options.words
         # C++ goes on counting where it was when it reconnects by itself.

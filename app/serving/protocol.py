@@ -191,7 +191,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._in = bytearray()
-        self._out = bytearray()
+        self._out: list[bytes] = []
         self._flush_at: asyncio.Handle | None = None
         self._flush_is_soon = False
 
@@ -222,10 +222,8 @@ class Link(asyncio.Protocol):
             self._transport.close()
 
     def _encode(self, message: msgspec.Struct) -> None:
-        start = len(self._out)
-        self._out += b"\0\0\0\0"
-        self._encoder.encode_into(message, self._out, start + 4)
-        _LENGTH.pack_into(self._out, start, len(self._out) - start - 4)
+        body = self._encoder.encode(message)
+        self._out += (_LENGTH.pack(len(body)), body)
 
     def _flush(self) -> None:
         if self._flush_at is not None:
@@ -236,7 +234,7 @@ class Link(asyncio.Protocol):
         if extra is not None:
             self._encode(extra)
         if self._out and self._transport is not None:
-            self._transport.write(bytes(self._out))
+            self._transport.write(b"".join(self._out))
             self._out.clear()
 
     # asyncio.Protocol

@@ -52,8 +52,8 @@ log = structlog.get_logger(__name__)
 OPEN_TIMEOUT_S: Final = 5.0
 """A worker answers ``open`` without waiting for its engine; later than this it is not well."""
 
-AUDIO_DELAY_S: Final = 0.01
-"""Audio for a worker is collected for so long, to be written at once (design.md 1: ≤ 20 ms)."""
+AUDIO_DELAY_S: Final = 0.02
+"""Audio for a worker is collected for so long, to be written at once."""
 
 SYNTHESIS_TIMEOUT_S: Final = 60.0
 RECOGNITION_TIMEOUT_S: Final = 60.0
@@ -118,7 +118,7 @@ class _Task:
 
 
 class RecognitionHandle(_Task):
-    """A recognition task in a worker. One coroutine feeds it, another reads its events."""
+    """A recognition task in a worker: audio in, events out."""
 
     def __init__(self, replica: Replica, number: int, sample_rate: int) -> None:
         super().__init__(replica, number)
@@ -127,10 +127,16 @@ class RecognitionHandle(_Task):
         self._credit_came = asyncio.Event()
         self._events: deque[RecognitionEvent] = deque()
         self._ended = False
+        self._wants_progress = False
         self.processed_samples = 0
 
-    async def feed(self, pcm: bytes) -> None:
-        """Send audio (s16le at ``sample_rate``); waits while the worker is 5 s behind.
+    @property
+    def has_credit(self) -> bool:
+        """Whether the worker has room for more audio (5 s of it)."""
+        return self._credit > 0
+
+    async def wait_for_credit(self) -> None:
+        """Wait until the worker has room for more audio.
 
         Raises:
             SpeechError: the task has failed.
@@ -145,6 +151,10 @@ class RecognitionHandle(_Task):
                 raise DeadlineExceeded from None
         if self._error is not None:
             raise self._error
+
+    def send(self, pcm: bytes) -> None:
+        """Send audio (s16le at ``sample_rate``). The last piece may overdraw the credit. A task
+        that is over drops it: who reads the events knows."""
         self._credit -= len(pcm) // 2
         self._replica.send(Audio(self.number, pcm), within_s=AUDIO_DELAY_S)
 
@@ -158,35 +168,41 @@ class RecognitionHandle(_Task):
         """Change the end-of-sentence silence."""
         self._replica.send(Configure(self.number, max_sentence_silence_ms))
 
-    async def events(self) -> AsyncIterator[RecognitionEvent | int]:
-        """What the worker reports: events, and, as numbers, the samples processed so far.
-
-        Ends when the task is complete.
+    async def events(self, *, progress: bool) -> AsyncIterator[RecognitionEvent | int]:
+        """What the worker reports: events, and, if ``progress`` is wanted, as numbers the samples
+        processed so far. Ends when the task is complete.
 
         Raises:
             SpeechError: the task failed.
             DeadlineExceeded: after the end of audio, nothing came for a long time.
         """
+        self._wants_progress = progress
         told = 0
         while True:
             self._changed.clear()
             processed, done, error = self.processed_samples, self._done, self._error
             while self._events:
                 yield self._events.popleft()
-            if processed > told:
+            if progress and processed > told:
                 told = processed
                 yield told
             if error is not None:
                 raise error
             if done:
                 return
-            if self._changed.is_set():
-                continue
-            try:
-                async with asyncio.timeout(RECOGNITION_TIMEOUT_S if self._ended else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise DeadlineExceeded from None
+            if not self._changed.is_set():
+                await self._wait_for_change()
+
+    async def _wait_for_change(self) -> None:
+        if not self._ended:
+            # The client has the turn; whoever serves it limits its silence.
+            await self._changed.wait()
+            return
+        try:
+            async with asyncio.timeout(RECOGNITION_TIMEOUT_S):
+                await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded from None
 
     def recognized(self, event: RecognitionEvent) -> None:
         if (
@@ -203,7 +219,8 @@ class RecognitionHandle(_Task):
         self._credit += samples
         self.processed_samples += samples
         self._credit_came.set()
-        self._changed.set()
+        if self._wants_progress:
+            self._changed.set()
 
     def end(self, error: SpeechError | None) -> None:
         super().end(error)

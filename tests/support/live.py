@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.api.server import build_server
 from app.core.config import Config
@@ -49,7 +49,7 @@ class Live:
 
     host: str
     port: int
-    app: FastAPI
+    app: ASGIApp
     workers: list[WorkerServer] = field(default_factory=list)
     replicas: list[Replica] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ async def live_server(
         {"host": "127.0.0.1", "port": 0, "voices_dir": folder / "voices", **settings}
     )
     fake = {**FAKE_SETTINGS, **(engine_settings or {})}
-    live = Live("127.0.0.1", 0, cast(FastAPI, None))
+    live = Live("127.0.0.1", 0, cast(ASGIApp, None))
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         serving: list[asyncio.Task[None]] = []

@@ -9,6 +9,7 @@ import sys
 from typing import Literal
 
 import msgspec
+import uvloop
 
 from app.core import logs
 from app.core.errors import EngineNotUsable
@@ -63,7 +64,7 @@ def main() -> None:
     control.watch()
     listener = socket.socket(fileno=int(sys.argv[2]))
     try:
-        asyncio.run(_serve(config, control, listener))
+        uvloop.run(_serve(config, control, listener))
     except EngineNotUsable as error:
         control.fatal(str(error))
         sys.exit(3)

@@ -42,13 +42,13 @@ class FakeTask:
         self._service = service
         self._finished = asyncio.Event()
 
-    async def feed(self, data: bytes) -> None:
+    async def feed_all(self, data: bytes) -> None:
         self._service.pieces.append(data)
         self._service.fed.set()
         if self._service.feed_error is not None:
             raise self._service.feed_error
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         self._finished.set()
 
     async def events(self) -> AsyncIterator[object]:

@@ -70,12 +70,22 @@ def test_result_does_not_depend_on_the_split(levels: list[float], extra: int, st
     assert (gate.passed_ms, gate.gated_ms) == (whole_gate.passed_ms, whole_gate.gated_ms)
 
 
-def test_only_whole_blocks_come_out_before_the_end() -> None:
+def test_undecided_blocks_come_out_when_they_are_complete() -> None:
     gate = NearFieldGate(THRESHOLD, 300)
-    loud = blocks(2.1, 2.1)
-    assert gate.feed(loud[:1_599]).size == 0
-    assert gate.feed(loud[1_599:1_700]).size == BLOCK_SAMPLES
+    quiet = blocks(0.5, 0.5)
+    assert gate.feed(quiet[:1_599]).size == 0
+    assert gate.feed(quiet[1_599:1_700]).size == BLOCK_SAMPLES
     assert gate.flush().size == 100
+
+
+def test_a_block_that_is_loud_enough_already_comes_out_at_once() -> None:
+    gate = NearFieldGate(THRESHOLD, 300)
+    # A quarter of a block with four times the level has the energy of a block at two thresholds.
+    loud = blocks(4.1, 0.1)
+    assert gate.feed(loud[:380]).size == 0
+    assert gate.feed(loud[380:500]).size == 500
+    assert gate.feed(loud[500:600]).size == 100
+    assert gate.feed(loud[600:]).size == 1_000 + BLOCK_SAMPLES
 
 
 @pytest.mark.parametrize(("level", "heard"), [(0.9, False), (1.1, True)])

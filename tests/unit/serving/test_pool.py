@@ -182,8 +182,9 @@ async def test_feeding_waits_for_credit(tmp_path: Path) -> None:
         handle = await pool.open_recognition(OPTIONS, "id")
         second = b"\0" * 32_000
         for _ in range(5):
-            await handle.feed(second)
-        more = asyncio.ensure_future(handle.feed(second))
+            assert handle.has_credit
+            handle.send(second)
+        more = asyncio.ensure_future(handle.wait_for_credit())
         await worker.told(Audio)
         assert not more.done()
         worker.links[0].send(Processed(handle.number, 16_000))
@@ -204,7 +205,7 @@ async def test_only_the_newest_hypothesis_waits_and_finals_stay(tmp_path: Path) 
         worker.links[0].send(Done(handle.number))
         while not handle._done:  # noqa: ASYNC110 - told by a socket
             await asyncio.sleep(0.001)
-        got = [event async for event in handle.events()]
+        got = [event async for event in handle.events(progress=False)]
     assert got == [events[0], *events[2:]]
 
 
@@ -226,10 +227,10 @@ async def test_a_lost_worker_fails_its_tasks_and_is_connected_again(tmp_path: Pa
         handle = await pool.open_recognition(OPTIONS, "id")
         worker.links[0].close()
         with pytest.raises(EngineFailed):
-            async for _ in handle.events():
+            async for _ in handle.events(progress=False):
                 pass
         with pytest.raises(EngineFailed):
-            await handle.feed(b"\0\0")
+            await handle.wait_for_credit()
         again = await pool.open_recognition(OPTIONS, "id")
         assert len(worker.links) == 2
         again.cancel()

@@ -25,7 +25,8 @@ USER funspeech
 VOLUME ["/app/data", "/app/logs", "/app/voices"]
 EXPOSE 8000
 
+# Alive, over https where the server has a certificate, which is not for 127.0.0.1.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/health/live' % (os.environ.get('PORT') or 8000), timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; e = os.environ.get; r.urlopen('http%s://127.0.0.1:%s/health/live' % ('s' if e('SSL_CERTFILE') else '', e('PORT') or 8000), timeout=4, context=ssl._create_unverified_context())"]
 
 CMD ["funspeech", "serve"]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. ``target``: what design.md 8 asks for, "" for none."""
+    """One measured number. ``target``: what we ask for (docs/benchmarks.md), "" for none."""
 
     name: str
     value: float

@@ -1,6 +1,6 @@
 """The server's own token and appkey.
 
-The rules (``design.md`` 9): where APPTOKEN is set, a token is required at every door but health,
+The rules: where APPTOKEN is set, a token is required at every door but health,
 and the appkey only names a project. Where only APPKEY is set, the appkey is the credential. Where
 neither is set, everybody may enter.
 """

@@ -17,6 +17,7 @@ cli = typer.Typer(
     help="A self-hosted speech server that takes the place of Alibaba Cloud NLS.",
     epilog="Settings come from the environment and from the file .env; see .env.example.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # commands inherit it
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -96,8 +97,15 @@ def _transcribe(
         int | None,
         typer.Option(min=1, help="Rate in Hz of files that are raw PCM.", show_default=False),
     ] = None,
-    punctuation: Annotated[bool, typer.Option(help="Ask for punctuation.")] = True,
-    itn: Annotated[bool, typer.Option("--itn/--no-itn", help="Ask for numbers as digits.")] = True,
+    punctuation: Annotated[
+        bool, typer.Option(help="Ask for punctuation; no engine of this version has it.")
+    ] = True,
+    itn: Annotated[
+        bool,
+        typer.Option(
+            "--itn/--no-itn", help="Ask for numbers as digits; no engine of this version has it."
+        ),
+    ] = True,
     max_sentence_silence: Annotated[
         int | None,
         typer.Option(

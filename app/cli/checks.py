@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from app.cli.address import host_and_port, own_tls
 from app.cli.target import served_at
 from app.client.errors import ClientError
 from app.client.rest import RestClient
 from app.core.config import Config, ConfigError, load
 from app.core.errors import EngineNotUsable
-from app.engines.registry import ENGINES, Role, choose, missing
+from app.core.speech import Role
+from app.engines.registry import ENGINES, choose, missing
 
 Level = Literal["OK", "WARN", "FAIL"]
 
@@ -76,6 +78,10 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
 
 def check_settings(config: Config) -> Iterator[Finding]:
     """What loading the settings found odd, an open door among them."""
+    try:
+        own_tls(config)
+    except ConfigError as error:
+        yield Finding("FAIL", "Settings", str(error), "the server cannot start with this one")
     if not config.warnings:
         yield Finding("OK", "Settings", "every name and value is understood")
     for warning in config.warnings:
@@ -139,12 +145,12 @@ def check_port(config: Config) -> Finding:
     subject = "Port"
     if config.port == 0:
         return Finding("OK", subject, "PORT=0: any free one is taken")
-    where = f"{config.host}:{config.port}"
+    where = host_and_port(config.host, config.port)
     problem = bind_problem(config.host, config.port)
     if problem is None:
         return Finding("OK", subject, f"{where} is free")
     if problem == errno.EADDRINUSE:
-        health = asyncio.run(ask_health(served_at(config)))
+        health = asyncio.run(ask_health(config))
         if health is None:
             remedy = "stop it, or set PORT to another number"
             return Finding("FAIL", subject, f"{where} is used by another program", remedy)
@@ -173,12 +179,13 @@ def bind_problem(host: str, port: int) -> int | None:
     return None
 
 
-async def ask_health(url: str) -> dict[str, Any] | None:
-    """What a FunSpeech at ``url`` says of itself; None if none answers."""
+async def ask_health(config: Config) -> dict[str, Any] | None:
+    """What a FunSpeech with these settings says of itself; None if none answers."""
     try:
-        async with RestClient(url, timeout_s=HEALTH_TIMEOUT_S) as rest:
+        tls = own_tls(config)
+        async with RestClient(served_at(config), timeout_s=HEALTH_TIMEOUT_S, ssl=tls) as rest:
             health = await rest.health()
-    except ClientError:
+    except (ClientError, ConfigError):
         return None
     return health if {"status", "version", "engines"} <= health.keys() else None
 

@@ -41,7 +41,7 @@ def say(text: str, output: Path, manner: Manner, *, url: str | None, token: str 
     if not text.strip():
         fail("there is no text to say")
     target = resolve(url, token)
-    client = NlsClient(target.url, target.token, target.appkey)
+    client = NlsClient(target.url, target.token, target.appkey, ssl=target.tls)
     if output == STANDARD:
         if sys.stdout.isatty():
             fail("audio is not for a terminal; give -o FILE, or pipe it into a player")

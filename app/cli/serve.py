@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from app import __version__
+from app.cli.address import local_url
 from app.core import config as configuration
 from app.core.log_sink import LogSink
 from app.serving.children import StartFailed
@@ -40,19 +42,40 @@ def serve() -> None:
 
 
 async def _run(config: configuration.Config, sink: LogSink) -> None:
-    supervisor = Supervisor(
-        config, sink.emit_line, lambda running: print(banner(config, running), flush=True)
+    supervisor = TellingSupervisor(
+        config, sink.emit_line, lambda running: announce(config, running)
     )
     async with stopping_on_signals(supervisor):
         await supervisor.run()
 
 
+class TellingSupervisor(Supervisor):
+    """Says in the log that a stop was asked for."""
+
+    def stop(self) -> None:
+        """See :meth:`Supervisor.stop`."""
+        log.info("stopping")
+        super().stop()
+
+
+def announce(config: configuration.Config, running: Running) -> None:
+    """Tell the owner that everything serves: at length on standard output, and in the log."""
+    engines = {role: engine for role, engine, _ in running.engines}
+    address = shown_address(config, running)
+    log.info("serving", version=__version__, address=address, engines=engines)
+    print(banner(config, running), flush=True)
+
+
+def shown_address(config: configuration.Config, running: Running) -> str:
+    """The address that people are told: PUBLIC_URL, else the one on this machine."""
+    if config.public_url:
+        return config.public_url
+    return local_url(running.host, running.port, tls=config.ssl_certfile is not None)
+
+
 def banner(config: configuration.Config, running: Running) -> str:
     """What the owner sees once the server serves."""
-    scheme = "https" if config.ssl_certfile else "http"
-    reachable = "127.0.0.1" if running.host in ("0.0.0.0", "::", "") else running.host
-    base = config.public_url or f"{scheme}://{reachable}:{running.port}"
-    token = " -H 'X-NLS-Token: <APPTOKEN>'" if config.apptoken else ""
+    base = shown_address(config, running)
     names = {"asr": "recognition", "tts": "synthesis"}
     lines = ["", f"FunSpeech serves at {base}"]
     lines.append(f"  NLS SDKs     url = {base.replace('http', 'ws', 1)}/ws/v1")
@@ -61,11 +84,21 @@ def banner(config: configuration.Config, running: Running) -> str:
         lines.append(f"  API docs     {base}/docs")
     for role, engine, notice in running.engines:
         lines.append(f"  {names[role]:<12} {engine}" + (f": {notice}" if notice else ""))
-    lines += [
-        "",
-        "Try it:",
-        f"  curl{token} --data-binary @examples/hello.wav '{base}/stream/v1/asr?format=wav'",
-        f"  curl{token} '{base}/stream/v1/tts?format=wav&text=hello' -o hello.wav",
-        "",
-    ]
+    lines += ["", "Try it:", *_examples(config, running, base), ""]
     return "\n".join(lines)
+
+
+def _examples(config: configuration.Config, running: Running, base: str) -> list[str]:
+    """A curl command for each half that runs."""
+    running_roles = {role for role, _, _ in running.engines}
+    curl = "  curl"
+    if config.ssl_certfile is not None and not config.public_url:
+        curl += " --insecure"  # a certificate is seldom made for an address of this machine
+    appkey = ""
+    if config.apptoken is not None:
+        curl += " -H 'X-NLS-Token: <APPTOKEN>'"
+    elif config.appkey is not None:
+        appkey = "appkey=<APPKEY>&"
+    asr = f"{curl} --data-binary @examples/hello.wav '{base}/stream/v1/asr?{appkey}format=wav'"
+    tts = f"{curl} '{base}/stream/v1/tts?{appkey}format=wav&text=hello' -o hello.wav"
+    return [line for role, line in (("asr", asr), ("tts", tts)) if role in running_roles]

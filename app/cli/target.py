@@ -6,12 +6,20 @@ import asyncio
 import ipaddress
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import typer
 
-from app.client.errors import AccessRefused, ClientError, NlsTaskFailed, ServerUnreachable
+from app.cli.address import local_url, own_tls
+from app.client.errors import (
+    AccessRefused,
+    CertificateRefused,
+    ClientError,
+    NlsTaskFailed,
+    ServerUnreachable,
+)
 from app.core.config import Config, ConfigError, load
 
 ACCESS_DENIED: Final = 40_000_001
@@ -22,11 +30,15 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server, and who we are to it."""
+    """A server, and who we are to it.
+
+    ``tls``: how to know a server of this machine by its certificate; None is as the system does.
+    """
 
     url: str
     token: str | None
     appkey: str
+    tls: SSLContext | None = None
 
 
 def fail(text: str) -> NoReturn:
@@ -50,24 +62,18 @@ def resolve(url: str | None, token: str | None) -> Target:
         return Target(url, token, "default")
     try:
         config = load()
+        tls = own_tls(config)
     except ConfigError as error:
         fail(str(error))
     if token is None and config.apptoken is not None:
         token = config.apptoken.get_secret_value()
     appkey = config.appkey.get_secret_value() if config.appkey is not None else "default"
-    return Target(url or served_at(config), token, appkey)
+    return Target(url or served_at(config), token, appkey, tls)
 
 
 def served_at(config: Config) -> str:
     """The address at which this machine reaches the server of these settings."""
-    if config.ssl_certfile is not None:
-        if config.public_url:
-            return config.public_url  # the name that the certificate is for
-        scheme = "https"
-    else:
-        scheme = "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
+    return local_url(config.host, config.port, tls=config.ssl_certfile is not None)
 
 
 def is_local(url: str) -> bool:
@@ -89,6 +95,12 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def advice(error: ClientError) -> str:
     """The error's text with what to do about it."""
+    if isinstance(error, CertificateRefused):
+        return (
+            f"{error}; for a server of this machine set SSL_CERTFILE to its certificate, as the "
+            "server has it; for another use the name that its certificate is for, and let this "
+            "machine trust the authority that signed it"
+        )
     if isinstance(error, ServerUnreachable):
         return f"{error}; start the server with 'funspeech serve' or give its address with --url"
     denied = isinstance(error, NlsTaskFailed) and error.code == ACCESS_DENIED

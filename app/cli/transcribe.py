@@ -44,7 +44,7 @@ def transcribe(
     """Print the sentences of each file. A file that fails does not stop the others, but the exit
     code is then 1."""
     target = resolve(url, token)
-    client = NlsClient(target.url, target.token, target.appkey)
+    client = NlsClient(target.url, target.token, target.appkey, ssl=target.tls)
     failed = False
     for path in files:
         try:

@@ -27,7 +27,7 @@ def voices(*, url: str | None, token: str | None, json: bool) -> None:
 
 
 async def _fetch(target: Target) -> list[VoiceInfo]:
-    async with RestClient(target.url, target.token, target.appkey) as rest:
+    async with RestClient(target.url, target.token, target.appkey, ssl=target.tls) as rest:
         return await rest.voices()
 
 

@@ -2,6 +2,7 @@
 
 ClientError                  its text is one line for a person
 ├── ServerUnreachable        nothing answered at the address
+│   └── CertificateRefused   what answered has a TLS certificate that is not trusted
 ├── AccessRefused            the server wants another token
 ├── RequestRefused           the server answered, but not with what was asked for
 ├── ConnectionLost           the connection ended before the task did
@@ -19,6 +20,10 @@ class ClientError(Exception):
 
 class ServerUnreachable(ClientError):
     """No connection could be made: nobody listens there, or the name does not resolve."""
+
+
+class CertificateRefused(ServerUnreachable):
+    """The server's TLS certificate is not trusted: self-signed, expired, or for another name."""
 
 
 class AccessRefused(ClientError):

@@ -24,10 +24,11 @@ Leaving a task before its last event closes the connection: that is how NLS canc
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ssl import SSLContext, create_default_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.client.errors import ClientError, ConnectionLost
 from app.client.messages import Event
@@ -38,6 +39,7 @@ from app.client.tasks import (
     TRANSCRIBER,
     RecognitionTask,
     SynthesisTask,
+    Vocabulary,
 )
 from app.client.urls import is_secure, websocket_url
 from app.client.wire import Timeouts, Wire
@@ -45,37 +47,28 @@ from app.client.wire import Timeouts, Wire
 _T = TypeVar("_T", RecognitionTask, SynthesisTask)
 
 
-class NlsConnection:
-    """An open connection, for one task at a time. Made by :meth:`NlsClient.connect`."""
+class TaskStarter(ABC):
+    """Starts tasks; where their connection comes from is the subclass's matter.
 
-    def __init__(self, wire: Wire, appkey: str, timeouts: Timeouts) -> None:
-        self._wire = wire
-        self._appkey = appkey
-        self._timeouts = timeouts
-        self._busy = False
+    Each method gives an ``async with`` that holds a started task. Leaving it before the task's
+    last event closes the connection.
+    """
 
-    @asynccontextmanager
-    async def transcriber(
+    def transcriber(
         self, *, format: str = "pcm", sample_rate: int = 16_000, **options: object
-    ) -> AsyncIterator[RecognitionTask]:
-        """A SpeechTranscriber task, started. ``options``: nls-protocol.md 3.1, sent as given."""
+    ) -> AbstractAsyncContextManager[RecognitionTask]:
+        """A SpeechTranscriber task. ``options``: nls-protocol.md 3.1, sent as given."""
         payload = {"format": format, "sample_rate": sample_rate, **options}
-        task = RecognitionTask(self._wire, TRANSCRIBER, self._appkey, self._timeouts)
-        async with self._running(task, payload):
-            yield task
+        return self._start(RecognitionTask, TRANSCRIBER, payload)
 
-    @asynccontextmanager
-    async def recognizer(
+    def recognizer(
         self, *, format: str = "pcm", sample_rate: int = 16_000, **options: object
-    ) -> AsyncIterator[RecognitionTask]:
-        """A SpeechRecognizer task, started. ``options``: nls-protocol.md 2.1, sent as given."""
+    ) -> AbstractAsyncContextManager[RecognitionTask]:
+        """A SpeechRecognizer task. ``options``: nls-protocol.md 2.1, sent as given."""
         payload = {"format": format, "sample_rate": sample_rate, **options}
-        task = RecognitionTask(self._wire, RECOGNIZER, self._appkey, self._timeouts)
-        async with self._running(task, payload):
-            yield task
+        return self._start(RecognitionTask, RECOGNIZER, payload)
 
-    @asynccontextmanager
-    async def synthesizer(
+    def synthesizer(
         self,
         text: str,
         *,
@@ -84,8 +77,8 @@ class NlsConnection:
         sample_rate: int = 16_000,
         long_text: bool = False,
         **options: object,
-    ) -> AsyncIterator[SynthesisTask]:
-        """A SpeechSynthesizer task, started; ``long_text`` makes it a SpeechLongSynthesizer.
+    ) -> AbstractAsyncContextManager[SynthesisTask]:
+        """A SpeechSynthesizer task; ``long_text`` makes it a SpeechLongSynthesizer.
 
         ``voice`` None takes the server's default. ``options``: nls-protocol.md 4.1.
         """
@@ -93,35 +86,68 @@ class NlsConnection:
         if voice is not None:
             payload["voice"] = voice
         words = LONG_SYNTHESIZER if long_text else SYNTHESIZER
-        task = SynthesisTask(self._wire, words, self._appkey, self._timeouts)
-        async with self._running(task, payload):
-            yield task
+        return self._start(SynthesisTask, words, payload)
+
+    async def transcribe(self, audio: bytes | Iterable[bytes], **options: Any) -> list[Event]:
+        """Send all ``audio`` as fast as the server takes it, and return all events.
+
+        ``options`` are those of :meth:`transcriber`. Raises what :meth:`RecognitionTask.events`
+        raises.
+        """
+        pieces = _pieces(audio) if isinstance(audio, bytes) else audio
+        async with self.transcriber(**options) as task, sending(task, pieces):
+            return [task.started, *[event async for event in task.events()]]
+
+    async def synthesize(self, text: str, **options: Any) -> bytes:
+        """All audio of ``text``. ``options`` are those of :meth:`synthesizer`. Raises what
+        :meth:`SynthesisTask.frames` raises."""
+        async with self.synthesizer(text, **options) as task:
+            return b"".join([audio async for audio in task.audio()])
+
+    @abstractmethod
+    def _start(
+        self, kind: type[_T], words: Vocabulary, payload: Mapping[str, object]
+    ) -> AbstractAsyncContextManager[_T]:
+        """A task of this kind, started with ``payload``."""
+
+
+class NlsConnection(TaskStarter):
+    """An open connection, for one task at a time. Made by :meth:`NlsClient.connect`."""
+
+    def __init__(self, wire: Wire, appkey: str, timeouts: Timeouts) -> None:
+        self._wire = wire
+        self._appkey = appkey
+        self._timeouts = timeouts
+        self._busy = False
 
     async def close(self) -> None:
         """Close the connection; a running task is cancelled. Closing twice does nothing."""
         await self._wire.close()
 
     @asynccontextmanager
-    async def _running(self, task: _T, payload: Mapping[str, object]) -> AsyncIterator[None]:
+    async def _start(
+        self, kind: type[_T], words: Vocabulary, payload: Mapping[str, object]
+    ) -> AsyncIterator[_T]:
         if self._busy:
             raise ClientError("the connection has a running task; a second one needs its own")
         self._busy = True
+        task = kind(self._wire, words, self._appkey, self._timeouts)
         try:
             await task.start(payload)
-            yield
+            yield task
         finally:
             self._busy = False
             if not task.complete:
                 await self._wire.close()
 
 
-class NlsClient:
-    """Where the server is and who we are; makes connections and keeps none.
+class NlsClient(TaskStarter):
+    """Where the server is and who we are; makes a connection for each task and keeps none.
 
     ``url``: a ws or wss address, or the server's http or https one. ``token`` goes into the
-    handshake's ``X-NLS-Token``. ``ssl``: for wss; by default the system's certificates are
-    trusted. ``ping_interval_s``: 8 as in the Python SDK, None for no pings.
-    ``fragment_bytes``: see :meth:`app.client.wire.Wire.open`.
+    handshake. ``ssl``: for wss; by default the system's certificates are trusted.
+    ``ping_interval_s``: 8 as in the Python SDK, None for no pings. ``fragment_bytes``: see
+    :meth:`app.client.wire.Wire.open`.
 
     Everything that connects raises ServerUnreachable, AccessRefused and RequestRefused.
     """
@@ -163,91 +189,14 @@ class NlsClient:
             await wire.close()
 
     @asynccontextmanager
-    async def transcriber(
-        self, *, format: str = "pcm", sample_rate: int = 16_000, **options: object
-    ) -> AsyncIterator[RecognitionTask]:
-        """:meth:`NlsConnection.transcriber` on a connection of its own."""
+    async def _start(
+        self, kind: type[_T], words: Vocabulary, payload: Mapping[str, object]
+    ) -> AsyncIterator[_T]:
         async with (
             self.connect() as connection,
-            connection.transcriber(format=format, sample_rate=sample_rate, **options) as task,
+            connection._start(kind, words, payload) as task,
         ):
             yield task
-
-    @asynccontextmanager
-    async def recognizer(
-        self, *, format: str = "pcm", sample_rate: int = 16_000, **options: object
-    ) -> AsyncIterator[RecognitionTask]:
-        """:meth:`NlsConnection.recognizer` on a connection of its own."""
-        async with (
-            self.connect() as connection,
-            connection.recognizer(format=format, sample_rate=sample_rate, **options) as task,
-        ):
-            yield task
-
-    @asynccontextmanager
-    async def synthesizer(
-        self,
-        text: str,
-        *,
-        voice: str | None = None,
-        format: str = "pcm",
-        sample_rate: int = 16_000,
-        long_text: bool = False,
-        **options: object,
-    ) -> AsyncIterator[SynthesisTask]:
-        """:meth:`NlsConnection.synthesizer` on a connection of its own."""
-        async with (
-            self.connect() as connection,
-            connection.synthesizer(
-                text,
-                voice=voice,
-                format=format,
-                sample_rate=sample_rate,
-                long_text=long_text,
-                **options,
-            ) as task,
-        ):
-            yield task
-
-    async def transcribe(
-        self,
-        audio: bytes | Iterable[bytes],
-        *,
-        format: str = "pcm",
-        sample_rate: int = 16_000,
-        **options: object,
-    ) -> list[Event]:
-        """Send all ``audio`` as fast as the server takes it, and return all events.
-
-        Raises what :meth:`RecognitionTask.events` raises.
-        """
-        pieces = _pieces(audio) if isinstance(audio, bytes) else audio
-        async with (
-            self.transcriber(format=format, sample_rate=sample_rate, **options) as task,
-            sending(task, pieces),
-        ):
-            return [task.started, *[event async for event in task.events()]]
-
-    async def synthesize(
-        self,
-        text: str,
-        *,
-        voice: str | None = None,
-        format: str = "pcm",
-        sample_rate: int = 16_000,
-        long_text: bool = False,
-        **options: object,
-    ) -> bytes:
-        """All audio of ``text``. Raises what :meth:`SynthesisTask.frames` raises."""
-        async with self.synthesizer(
-            text,
-            voice=voice,
-            format=format,
-            sample_rate=sample_rate,
-            long_text=long_text,
-            **options,
-        ) as task:
-            return b"".join([audio async for audio in task.audio()])
 
 
 @asynccontextmanager

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
 
+from app.client.credentials import token_header, with_token
 from app.client.errors import (
     AnswerTimeout,
     ConnectionLost,
     NlsTaskFailed,
     ProtocolViolation,
-    ServerUnreachable,
 )
 from app.client.messages import SUCCESS
+from app.client.unreachable import unreachable
 from app.client.urls import http_url, is_secure
 from app.client.wire import refusal
 
@@ -72,12 +74,13 @@ class RestClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._appkey = appkey
+        self._token = token
         self._base = http_url(url)
         # Without TLS there is nothing to verify, and loading the certificates takes its time.
         verify = (ssl or create_default_context()) if is_secure(url) else False
         self._http = httpx.AsyncClient(
             base_url=self._base,
-            headers={"X-NLS-Token": token} if token else None,
+            headers=token_header(token),
             timeout=timeout_s,
             verify=verify,
             transport=transport,
@@ -155,16 +158,16 @@ class RestClient:
         content: bytes | None = None,
         json: object = None,
     ) -> httpx.Response:
+        query = f"?{urlencode(params)}" if params else ""
+        url = with_token(f"{path}{query}", self._token)
         try:
             response = await self._http.request(
-                method, path, params=params, headers=headers, content=content, json=json
+                method, url, headers=headers, content=content, json=json
             )
-        except httpx.ConnectTimeout as error:
-            raise ServerUnreachable(f"no answer from {self._base}") from error
+        except (httpx.ConnectTimeout, httpx.ConnectError) as error:
+            raise unreachable(self._base, error) from error
         except httpx.TimeoutException as error:
             raise AnswerTimeout(f"{self._base}{path} does not answer") from error
-        except httpx.ConnectError as error:
-            raise ServerUnreachable(f"no connection to {self._base}: {error}") from error
         except httpx.HTTPError as error:
             raise ConnectionLost(f"no usable answer from {self._base}{path}: {error}") from error
         if response.is_success:

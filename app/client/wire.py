@@ -18,6 +18,7 @@ from websockets.exceptions import (
     InvalidURI,
 )
 
+from app.client.credentials import token_header, with_token
 from app.client.errors import (
     AccessRefused,
     AnswerTimeout,
@@ -26,6 +27,7 @@ from app.client.errors import (
     RequestRefused,
     ServerUnreachable,
 )
+from app.client.unreachable import unreachable
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
 """Largest message that is taken. Servers keep to 64 KiB (nls-protocol.md 1.8); a larger one is
@@ -83,9 +85,9 @@ class Wire:
         """
         try:
             socket = await connect(
-                url,
+                with_token(url, token),
                 ssl=ssl,
-                additional_headers={"X-NLS-Token": token} if token else None,
+                additional_headers=token_header(token),
                 compression=None,
                 proxy=None,  # a proxy of the environment is for the web, not for one's own server
                 open_timeout=timeouts.connect_s,
@@ -101,9 +103,11 @@ class Wire:
             body = bytes(error.response.body or b"").decode(errors="replace").strip()
             raise refusal(error.response.status_code, body) from error
         except (TimeoutError, OSError, EOFError) as error:
-            raise ServerUnreachable(_unreachable(url, error)) from error
+            raise unreachable(url, error) from error
         except (InvalidHandshake, InvalidURI) as error:
-            raise ServerUnreachable(f"no WebSocket server answers at {url}: {error}") from error
+            # Without the library's text, which may repeat a header or the address, token and all.
+            where = url.partition("?")[0]
+            raise ServerUnreachable(f"no WebSocket server answers at {where}") from error
         return cls(socket, fragment_bytes)
 
     async def send(self, message: str | bytes) -> None:
@@ -169,12 +173,3 @@ def _lost(error: ConnectionClosed) -> ConnectionLost:
     code = error.rcvd.code if error.rcvd is not None else 1006
     how = str(error.rcvd) if error.rcvd is not None else "without a close frame"
     return ConnectionLost(f"the connection ended before the task was complete ({how})", code)
-
-
-def _unreachable(url: str, error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer from {url}"
-    if isinstance(error, ConnectionRefusedError):
-        return f"nothing listens at {url}"
-    reason = error.strerror if isinstance(error, OSError) else None
-    return f"no connection to {url}: {reason or error}"

@@ -2,8 +2,8 @@
 
 :func:`load` reads both (the environment wins), checks every value and returns a frozen
 :class:`Config`, or raises :class:`ConfigError` with one line that names the variable and what it
-accepts. Nothing is created, logged or cached. Names, defaults and meanings follow the users'
-deployment guide; ``design.md`` 9 lists what is ours. The docstring under a field is also its
+accepts. Nothing is created, logged or cached. Names, defaults and meanings follow the
+earlier FunSpeech (zaigie/FunSpeech), where it has them. The docstring under a field is also its
 comment in ``.env.example``.
 
 It is a plain pydantic model and not ``pydantic_settings``: reading the two sources takes a dozen
@@ -123,7 +123,7 @@ class Config(BaseModel):
     )
 
     # --- server -------------------------------------------------------------------------------
-    host: str = "0.0.0.0"  # the deployment guide's default
+    host: str = "0.0.0.0"  # the default of the earlier FunSpeech
     """Address to listen on. 127.0.0.1 serves this machine only."""
 
     port: int = Field(default=8000, ge=0, le=65535)
@@ -149,17 +149,17 @@ class Config(BaseModel):
     """Private key (PEM) of SSL_CERTFILE."""
 
     data_dir: HomePath = Path("data")
-    """Folder for what is written at run time."""
+    """Folder for what is written at run time; nothing is, in this version."""
 
     voices_dir: HomePath = Path("voices")
-    """Folder with the owner's own voices."""
+    """Folder with the owner's aliases.toml, names for voices."""
 
     # --- logs ---------------------------------------------------------------------------------
     log_level: LogLevel = "INFO"
     """Least important level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
     log_file: HomePath = DEFAULT_LOG_FILE
-    """Log file."""
+    """Log file; a relative path starts in the working directory, as for the folders above."""
 
     log_max_bytes: int = Field(default=20_971_520, ge=0)
     """Size in bytes at which the log file is rotated; 0 never rotates."""
@@ -172,7 +172,8 @@ class Config(BaseModel):
 
     # --- access -------------------------------------------------------------------------------
     apptoken: SecretStr | None = None
-    """Token that every request must carry (X-NLS-Token header), except for health checks."""
+    """Token that every request must carry (X-NLS-Token header), except for GET / and health
+    checks."""
 
     appkey: SecretStr | None = None
     """Appkey of this server's clients. It is a credential by itself only where APPTOKEN is
@@ -219,7 +220,8 @@ class Config(BaseModel):
 
     # --- near-field filter --------------------------------------------------------------------
     asr_enable_nearfield_filter: bool = True
-    """Ignore far-away sound (a television, other people) in streaming recognition."""
+    """Ignore far-away sound (a television, other people) in audio that comes over WebSocket; files
+    posted by REST are recognised whole."""
 
     asr_nearfield_rms_threshold: float = Field(default=0.01, ge=0, le=1)
     """Sound below this RMS level (full scale is 1) counts as far away; 0.005 to 0.05 is usual."""
@@ -229,7 +231,8 @@ class Config(BaseModel):
 
     # --- limits -------------------------------------------------------------------------------
     max_streams: int = Field(default=0, ge=0)
-    """Recognition streams per engine replica; 0: as many as the engine says it can carry."""
+    """Recognition streams per engine replica; 0: as many as the engine says it can carry. Further
+    ones are refused with 40000005."""
 
     max_text_chars: int = Field(default=1000, ge=1)
     """Longest text of one synthesis request. Longer texts are refused, never cut."""
@@ -260,7 +263,8 @@ class Config(BaseModel):
     """Fake recognition: most sessions in one step; 0 for no limit."""
 
     fake_asr_script: str = ""
-    """Fake recognition: file with scripted sentences to report instead of `heard N ms`."""
+    """Fake recognition: file with scripted sentences to report instead of `heard N ms`; its
+    format is told in app/engines/fake/script.py."""
 
     fake_tts_delay_ms: float = Field(default=0.0, ge=0)
     """Fake synthesis: milliseconds before each piece of 400 ms of audio."""

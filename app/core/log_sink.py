@@ -22,7 +22,7 @@ from typing import Final, TextIO
 import msgspec
 
 from app.core.config import ConfigError
-from app.core.logs import BoundedWriter, dropped_record, encode, install, mask
+from app.core.logs import BoundedWriter, dropped_record, encode, install, mask_urls
 
 MAX_LINE_CHARS: Final = 16_384
 """Longer lines of a child are cut: no record of ours is near that, so it is a library's noise."""
@@ -146,7 +146,7 @@ def parse_line(source: str, line: bytes) -> Mapping[str, object] | None:
         "logger": "stderr",
         "level": "warning",
         "timestamp": time.time(),
-        "event": mask(text[:MAX_LINE_CHARS]),
+        "event": mask_urls(text[:MAX_LINE_CHARS]),
     }
 
 

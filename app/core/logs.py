@@ -21,8 +21,8 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -46,14 +46,14 @@ _SECRET_IN_TEXT: Final = re.compile(r"(?i)\b(token|apptoken|appkey)=[^\s&\"']+")
 _CHATTY: Final = ("asyncio", "httpcore", "httpx", "multipart", "uvicorn", "websockets")
 
 
-def mask(text: str) -> str:
+def mask_urls(text: str) -> str:
     """``text`` without the credentials of URLs in it."""
     return _SECRET_IN_TEXT.sub(rf"\1={REDACTED}", text)
 
 
 def _redacted(value: object) -> object:
     if isinstance(value, str):
-        return mask(value)
+        return mask_urls(value)
     if isinstance(value, Mapping):
         return {
             key: REDACTED if str(key).lower() in SECRET_FIELDS else _redacted(item)
@@ -67,13 +67,6 @@ def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> Event
     for key, value in event_dict.items():
         event_dict[key] = REDACTED if key.lower() in SECRET_FIELDS else _redacted(value)
     return event_dict
-
-
-@contextmanager
-def task_context(task_id: str) -> Iterator[None]:
-    """Give all records of this context (and of asyncio tasks started in it) the task's id."""
-    with structlog.contextvars.bound_contextvars(task_id=task_id):
-        yield
 
 
 class BoundedWriter(Generic[T]):

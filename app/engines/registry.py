@@ -6,14 +6,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from app.core.errors import EngineNotUsable
+from app.core.speech import Role
 
 if TYPE_CHECKING:
     from app.engines.base import EngineFamily
-
-Role = Literal["asr", "tts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,12 @@ ENGINES: dict[str, Entry] = {
 }
 
 
+def how_to_install(extra: str) -> str:
+    """The command that brings an extra. FunSpeech is on no package index: a package of that name
+    there is somebody else's, so it is installed from the checkout."""
+    return f"in the checkout: .venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def missing(name: str, role: Role) -> list[str] | None:
     """The Python modules that ``name`` still needs for ``role``; None if it has no such half."""
     needs = ENGINES[name].needs(role)
@@ -72,8 +77,7 @@ def choose(name: str, role: Role) -> str:
             raise EngineNotUsable(f"engine {name!r} has no {role} half")
         if lacking:
             raise EngineNotUsable(
-                f"engine {name!r} needs {', '.join(lacking)}: "
-                f"pip install 'funspeech[{ENGINES[name].extra}]'"
+                f"engine {name!r} needs {', '.join(lacking)}; {how_to_install(ENGINES[name].extra)}"
             )
         return name
     installed = [
@@ -83,7 +87,7 @@ def choose(name: str, role: Role) -> str:
     ]
     if not installed:
         raise EngineNotUsable(
-            f"no {role} engine is installed: pip install 'funspeech[embedded]' for one to try out"
+            f"no {role} engine is installed; for one to try out, {how_to_install('embedded')}"
         )
     return max(installed)[1]
 

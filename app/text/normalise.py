@@ -1,8 +1,8 @@
 """Numbers, dates, units and the like as the words that one says for them.
 
 The rules are those of wetext (finite-state grammars for Chinese and English). Around it stand the
-cases that it gets wrong (dependencies.md 5): what it must not touch is kept from it, and what it
-misreads is rewritten before.
+cases that it gets wrong (A-101 becomes A负一百零一): what it must not touch is kept from it, and
+what it misreads is rewritten before.
 """
 
 from __future__ import annotations

@@ -86,6 +86,8 @@ def _parse(text: str, file_name: str) -> dict[str, Alias]:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise AliasFileError(f"{file_name}: {error}") from error
+    except RecursionError as error:
+        raise AliasFileError(f"{file_name}: nested too deeply") from error
     table: dict[str, Alias] = {}
     for name, value in entries.items():
         try:

@@ -16,8 +16,7 @@ from app.engines.base import (
     Recognizer,
     Synthesizer,
 )
-
-_INSTALL: Final = "pip install 'funspeech[embedded]'"
+from app.engines.registry import how_to_install
 
 
 class _EmbeddedFamily:
@@ -46,7 +45,7 @@ class _EmbeddedFamily:
 def _not_usable(module: str, error: ImportError) -> EngineNotUsable:
     if error.name != module:
         return EngineNotUsable(f"{module} is installed but does not load: {error}")
-    return EngineNotUsable(f"the embedded engine needs {module}: {_INSTALL}")
+    return EngineNotUsable(f"the embedded engine needs {module}; {how_to_install('embedded')}")
 
 
 FAMILY: Final[EngineFamily] = _EmbeddedFamily()

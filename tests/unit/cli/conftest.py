@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,10 +28,11 @@ class FakeServer:
         self.tokens: list[str | None] = []
         self._server: Server | None = None
 
-    def start(self, stack: ExitStack) -> None:
+    def start(self, stack: ExitStack, tls: ssl.SSLContext | None = None) -> None:
         """Listen until ``stack`` is closed."""
+        self._scheme = "http" if tls is None else "https"
         server = stack.enter_context(
-            serve(self._handle, "127.0.0.1", 0, process_request=self._process)
+            serve(self._handle, "127.0.0.1", 0, process_request=self._process, ssl=tls)
         )
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -47,8 +49,8 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """Its http:// address."""
-        return f"http://127.0.0.1:{self.port}"
+        """Its http:// or https:// address."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     def _handle(self, socket: ServerConnection) -> None:
         self.script(socket)
@@ -69,6 +71,23 @@ def server() -> Iterator[FakeServer]:
     with ExitStack() as stack:
         fake = FakeServer()
         fake.start(stack)
+        yield fake
+
+
+@pytest.fixture
+def certificate() -> Path:
+    """What ``tls_server`` shows: for another name, signed by itself. The file has its key too."""
+    return Path(__file__).parents[2] / "support" / "self_signed.pem"
+
+
+@pytest.fixture
+def tls_server(certificate: Path) -> Iterator[FakeServer]:
+    """A running fake server with TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ExitStack() as stack:
+        fake = FakeServer()
+        fake.start(stack, context)
         yield fake
 
 

@@ -42,6 +42,16 @@ def test_help_names_every_command() -> None:
         assert f"  {command} " in result.output
 
 
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["transcribe"], ["say"], ["voices"], ["doctor"]]
+)
+def test_h_is_help(command: list[str]) -> None:
+    short, long = (CliRunner().invoke(cli, [*command, option]) for option in ("-h", "--help"))
+    assert short.exit_code == 0
+    assert short.output == long.output
+    assert "Usage: " in short.output
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli, ["nonsense"])
     assert result.exit_code == 2

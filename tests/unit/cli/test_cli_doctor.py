@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from app.cli import checks, cli
 from app.cli.checks import Finding
 from app.core.config import Config, load
+from app.engines.registry import how_to_install
 
 HEALTH = {"status": "healthy", "version": "9.9", "engines": {}}
 
@@ -49,7 +50,7 @@ def test_engine_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: None)
     automatic = checks.check_engine(Config(), "tts")
     assert automatic.level == "FAIL"
-    assert "pip install 'funspeech[embedded]'" in automatic.text
+    assert how_to_install("embedded") in automatic.text
     named = checks.check_engine(Config(tts_engine="embedded"), "tts")
     assert "TTS_ENGINE=auto" in named.remedy
     assert checks.check_engine(Config(asr_engine="nothing"), "asr").level == "FAIL"

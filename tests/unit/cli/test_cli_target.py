@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 import typer
 
+from app.cli.address import own_tls
 from app.cli.target import Target, advice, is_local, resolve, served_at
-from app.client.errors import AccessRefused, AnswerTimeout, NlsTaskFailed, ServerUnreachable
-from app.core.config import Config
+from app.client.errors import (
+    AccessRefused,
+    AnswerTimeout,
+    CertificateRefused,
+    NlsTaskFailed,
+    ServerUnreachable,
+)
+from app.core.config import Config, ConfigError
+
+CERTIFICATE = Path(__file__).parents[2] / "support" / "self_signed.pem"
 
 
 @pytest.mark.parametrize(
@@ -26,13 +35,46 @@ def test_address_of_the_settings(host: str, url: str) -> None:
     assert served_at(Config(host=host, port=9000)) == url
 
 
-def test_address_with_tls(tmp_path: Path) -> None:
+def tls_settings(certificate: Path, **more: object) -> Config:
+    return Config.model_validate(
+        {"ssl_certfile": certificate, "ssl_keyfile": certificate, "host": "127.0.0.1", **more}
+    )
+
+
+def test_address_with_tls() -> None:
+    assert served_at(tls_settings(CERTIFICATE)) == "https://127.0.0.1:8000"
+    # The certificate is known, so the way through a proxy is not needed.
+    public = tls_settings(CERTIFICATE, public_url="https://speech.example")
+    assert served_at(public) == "https://127.0.0.1:8000"
+
+
+def test_without_tls_nothing_is_trusted_specially() -> None:
+    assert own_tls(Config()) is None
+
+
+def test_only_the_first_certificate_is_trusted(tmp_path: Path) -> None:
+    chain = tmp_path / "chain.pem"
+    text = CERTIFICATE.read_text()
+    broken = "-----BEGIN CERTIFICATE-----\nnot one\n-----END CERTIFICATE-----\n"
+    chain.write_text(text + broken)
+    context = own_tls(tls_settings(chain))
+    assert context is not None
+    assert len(context.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("content", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nx"])
+def test_a_file_without_a_certificate(tmp_path: Path, content: str) -> None:
     file = tmp_path / "x.pem"
-    file.touch()
-    tls = {"ssl_certfile": file, "ssl_keyfile": file, "host": "127.0.0.1"}
-    assert served_at(Config.model_validate(tls)) == "https://127.0.0.1:8000"
-    public = Config.model_validate({**tls, "public_url": "https://speech.example"})
-    assert served_at(public) == "https://speech.example"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="SSL_CERTFILE: must be a file with a PEM certificate"):
+        own_tls(tls_settings(file))
+
+
+def test_our_certificate_is_for_our_server_only() -> None:
+    Path(".env").write_text(f"SSL_CERTFILE={CERTIFICATE}\nSSL_KEYFILE={CERTIFICATE}\n")
+    assert resolve(None, None).tls is not None
+    assert resolve("https://localhost:8000", None).tls is not None
+    assert resolve("https://speech.example", None).tls is None
 
 
 def test_defaults_come_from_the_settings() -> None:
@@ -68,6 +110,7 @@ def test_malformed_settings_end_the_command(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_advice() -> None:
+    assert "SSL_CERTFILE" in advice(CertificateRefused("no"))
     assert "funspeech serve" in advice(ServerUnreachable("nobody"))
     assert "--token" in advice(AccessRefused("no"))
     assert "--token" in advice(NlsTaskFailed(40_000_001, "no"))

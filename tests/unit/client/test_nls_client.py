@@ -9,12 +9,14 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app.client.errors import (
     AccessRefused,
     AnswerTimeout,
+    CertificateRefused,
     ClientError,
     ConnectionLost,
     NlsTaskFailed,
@@ -24,10 +26,13 @@ from app.client.errors import (
 )
 from app.client.messages import sentence
 from app.client.nls import NlsClient, sending
+from app.client.rest import RestClient
 from app.client.wire import MAX_MESSAGE_BYTES, Timeouts
 
 SHORT = Timeouts(started_s=0.05, idle_s=0.05)
 """For servers that never answer: how long does not matter."""
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: s3cret"
 
 ID = re.compile(r"[0-9a-f]{32}")
 
@@ -425,7 +430,9 @@ async def test_a_refused_handshake(nls: Any, status: int, expected: type[ClientE
 
 
 async def test_nobody_listens(unused_port: int) -> None:
-    with pytest.raises(ServerUnreachable, match=f"nothing listens at ws://127.0.0.1:{unused_port}"):
+    with pytest.raises(
+        ServerUnreachable, match=f"nothing listens at http://127.0.0.1:{unused_port}$"
+    ):
         async with NlsClient(f"ws://127.0.0.1:{unused_port}").connect():
             pass
 
@@ -453,3 +460,52 @@ async def test_wss_begins_with_a_tls_handshake() -> None:
             async with NlsClient(f"wss://127.0.0.1:{port}/ws/v1").connect():
                 pass
     assert await first == b"\x16\x03"  # a TLS handshake record
+
+
+@pytest.mark.parametrize("token", ["geheim-ü", "密码", "line\r\nbreak", " edge "])
+async def test_a_token_that_is_no_header_travels_in_the_query(nls: Any, token: str) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    async def script(talk: Any) -> None:
+        request = talk.socket.request
+        seen.append((request.path, request.headers.get("X-NLS-Token")))
+
+    async with NlsClient(await nls(script), token=token).connect() as connection:
+        with pytest.raises(ConnectionLost):
+            async with connection.transcriber():
+                pass
+    ((path, header),) = seen
+    assert path.isascii()
+    assert parse_qs(urlsplit(path).query) == {"token": [token]}
+    assert header is None
+
+
+@pytest.mark.parametrize("query", ["", "?token=s3cret"])
+@pytest.mark.parametrize("answer", [b"", b"nonsense", b"HTTP/1.1 200 s3cret", SWITCHING])
+async def test_no_error_shows_the_token(answer: bytes, query: str) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer and answer + b"\r\nUpgrade: s3cret\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        client = NlsClient(f"ws://127.0.0.1:{port}/ws/v1{query}", token="s3cret-ü")
+        with pytest.raises(ClientError) as caught:
+            async with client.connect():
+                pass
+    assert "s3cret" not in str(caught.value)
+    assert "%C3%BC" not in str(caught.value)
+
+
+async def test_a_certificate_that_is_not_trusted_has_its_own_error(tls_port: int) -> None:
+    url = f"https://127.0.0.1:{tls_port}"
+    with pytest.raises(CertificateRefused, match="not trusted: self-signed certificate") as caught:
+        async with NlsClient(url).connect():
+            pass
+    async with RestClient(url) as rest:
+        with pytest.raises(CertificateRefused) as same:
+            await rest.health()
+    assert str(same.value) == str(caught.value)

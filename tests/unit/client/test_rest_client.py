@@ -133,3 +133,33 @@ async def test_network_errors(error: httpx.HTTPError, expected: type[ClientError
     async with client(handler) as rest:
         with pytest.raises(expected):
             await rest.health()
+
+
+@pytest.mark.parametrize("token", ["geheim-ü", "line\r\nbreak"])
+async def test_a_token_that_is_no_header_travels_in_the_query(token: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert "X-NLS-Token" not in request.headers
+        assert request.url.params["token"] == token
+        return httpx.Response(200, json={"voices": {}})
+
+    transport = httpx.MockTransport(handler)
+    async with RestClient("http://host", token, "key & more", transport=transport) as rest:
+        assert await rest.voices() == []
+
+
+def refused() -> httpx.ConnectError:
+    """As the network makes it: the reason is below wrappers, one for each address tried."""
+    tries = ExceptionGroup("tries", [ConnectionRefusedError(111, "refused"), OSError("no route")])
+    error = httpx.ConnectError("All connection attempts failed")
+    error.__cause__ = OSError("All connection attempts failed")
+    error.__cause__.__cause__ = tries
+    return error
+
+
+async def test_nobody_listens_is_said_as_for_websockets() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise refused()
+
+    async with client(handler) as rest:
+        with pytest.raises(ServerUnreachable, match=r"^nothing listens at http://host:1$"):
+            await rest.health()

@@ -114,7 +114,7 @@ def test_traceback_is_in_the_record(child: Callable[[str], Child], source: str) 
 def test_task_id_comes_from_the_context(child: Callable[[str], Child]) -> None:
     done = child("INFO")
     log = structlog.get_logger("x")
-    with logs.task_context("a" * 32):
+    with structlog.contextvars.bound_contextvars(task_id="a" * 32):
         log.info("inside")
         logging.getLogger("library").info("inside too")
     log.info("outside")

@@ -6,11 +6,14 @@ import ast
 import importlib.util
 import json
 import re
+import ssl
 import subprocess
 import sys
+import threading
 import tomllib
 import wave
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +22,7 @@ import pytest
 import yaml
 
 from app.core.config import Config, load
+from app.engines.registry import how_to_install
 
 ROOT = Path(__file__).resolve().parents[3]
 READMES = ("README.md", "README.zh.md")
@@ -62,8 +66,16 @@ def test_readme_table_has_every_setting_with_its_default(name: str) -> None:
 def test_only_config_reads_the_environment() -> None:
     readers = []
     for path in (ROOT / "app").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        # os.environ["NAME"] = … tells a library something, and reads nothing.
+        written = [
+            node.value
+            for node in nodes
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+        ]
+        for node in nodes:
+            names = ("environ", "environb", "getenv")
+            if isinstance(node, ast.Attribute) and node.attr in names and node not in written:
                 readers.append(path.relative_to(ROOT).as_posix())
     # The second hands the environment as a whole to the processes that it starts.
     assert set(readers) <= {"app/core/config.py", "app/serving/children.py"}
@@ -93,11 +105,37 @@ def test_both_readmes_have_the_same_structure_and_the_same_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"]
+    "name",
+    [
+        *READMES,
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/benchmarks.md",
+        "docs/nls-protocol.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", read(name)):
         assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readme_installs_from_the_checkout(name: str) -> None:
+    command = how_to_install("embedded").partition(": ")[2]
+    assert f"`{command}`" in read(name)
+    assert not re.search(r"install '?funspeech", read(name))
+
+
+def test_cited_documents_are_in_the_repository() -> None:
+    cited = set()
+    for folder in ("app", "benchmarks", "scripts", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if "node_modules" not in path.parts:
+                cited |= set(re.findall(r"[\w./-]*\w\.md\b", path.read_text(encoding="utf-8")))
+    folders = (ROOT, ROOT / "docs")
+    assert {name for name in cited if not any((at / name).is_file() for at in folders)} == set()
+    assert "nls-protocol.md" in cited
 
 
 # --- Docker ----------------------------------------------------------------------------------
@@ -190,11 +228,42 @@ def test_compose_volumes_are_where_the_settings_look() -> None:
         assert (ROOT / local / ".gitkeep").exists()
 
 
-def test_compose_health_check_is_a_program_that_compiles() -> None:
-    kind, program, flag, code = service()["healthcheck"]["test"]
-    assert (kind, program, flag) == ("CMD", "python", "-c")
-    assert "/health/live" in code
-    compile(code, "healthcheck", "exec")
+class Alive(BaseHTTPRequestHandler):
+    """Answers /health/live, and nothing else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health/live" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_health_check_of_the_image_finds_the_server(tls: bool) -> None:
+    (check,) = arguments("HEALTHCHECK")
+    _, *rest = json.loads(check[check.index("[") :])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Alive) as server:
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(ROOT / "tests/support/self_signed.pem")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+
+        def exit_code(port: int) -> int:
+            settings = {"PORT": str(port), "SSL_CERTFILE": "certs/cert.pem" if tls else ""}
+            run = [sys.executable, *rest]
+            return subprocess.run(run, env=settings, stderr=subprocess.DEVNULL).returncode
+
+        try:
+            assert exit_code(server.server_port) == 0
+        finally:
+            server.shutdown()
+    assert exit_code(server.server_port) != 0
+
+
+def test_compose_leaves_the_health_check_to_the_image() -> None:
+    assert "healthcheck" not in service()
 
 
 # --- installation ----------------------------------------------------------------------------

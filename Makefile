@@ -7,6 +7,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_DIR := tests/compat/node
+# The tests of a whole server run a second time, with two API processes.
+SERVER_TESTS := tests/integration tests/compat
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 # Python 3.11 first: every engine has a wheel for it. Override with "make run PYTHON=…".
 FIND_PYTHON = for python in $(PYTHON) python3.11 python3.13 python3 python3.12 python3.14; do \
@@ -46,7 +48,8 @@ run: $(VENV)/.run ## Install what is needed, then serve
 test: $(VENV)/.dev $(NODE_DIR)/node_modules/.done ## Install what tests need, then check and test
 	$(BIN)/python scripts/missing_tools.py
 	$(MAKE) check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" WORKERS=2 $(BIN)/python -m pytest -n auto $(or $(ARGS),$(SERVER_TESTS))
 
 check: $(VENV)/.dev ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from app.access.tokens import AccessPolicy
 from app.api import catalogue, errors, health, index, rest_asr, rest_tts
 from app.api.doors import Doors, Limits
 from app.api.nls_ws import WebSocketDoor
+from app.api.requests import Boundary
 from app.api.server import build_server
 from app.core import logs
 from app.core.config import Config
@@ -87,6 +88,7 @@ def mount(doors: Doors) -> FastAPI:
         redirect_slashes=False,
     )
     errors.install(app)
+    app.add_middleware(Boundary)
     if doors.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -14,21 +15,23 @@ from app.nls.status import CLIENT_ERROR, IDLE_TIMEOUT, ProtocolError, Status
 TOO_LARGE = Status(CLIENT_ERROR.code, CLIENT_ERROR.reason, 413)
 
 
-async def chunks(request: Request, limit: int, idle_s: float) -> AsyncGenerator[bytes, None]:
+async def chunks(
+    request: Request, limit: int, idle_s: float, whole_s: float
+) -> AsyncGenerator[bytes, None]:
     """The body as it arrives, never empty pieces. The content type does not matter: ``curl
     --data-binary`` labels audio as a form (nls-protocol.md 6.1).
 
     Raises:
         ProtocolError: more than ``limit`` bytes (known at once if the client declares its
-            length), or nothing arrived for ``idle_s`` seconds.
+            length), nothing arrived for ``idle_s`` seconds, or not all of it in ``whole_s``.
         ClientDisconnect: the client went away.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    size = 0
+    size, until = 0, time.monotonic() + whole_s
     async with aclosing(request.stream()) as stream:
-        while (chunk := await _next(stream, idle_s)) is not None:
+        while (chunk := await _next(stream, min(idle_s, until - time.monotonic()))) is not None:
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
@@ -44,7 +47,7 @@ async def read_json(request: Request, limit: int, idle_s: float) -> dict[str, ob
         ClientDisconnect: as :func:`chunks`.
     """
     body = bytearray()
-    async with aclosing(chunks(request, limit, idle_s)) as pieces:
+    async with aclosing(chunks(request, limit, idle_s, 3 * idle_s)) as pieces:
         async for piece in pieces:
             body += piece
     try:
@@ -59,9 +62,7 @@ async def _next(stream: AsyncGenerator[bytes, None], idle_s: float) -> bytes | N
         async with asyncio.timeout(idle_s):
             return await anext(stream, None)
     except TimeoutError:
-        raise ProtocolError(
-            IDLE_TIMEOUT, f"no part of the request body arrived for {idle_s:g} seconds"
-        ) from None
+        raise ProtocolError(IDLE_TIMEOUT, "the request body did not arrive in time") from None
 
 
 def _too_large(limit: int) -> ProtocolError:

@@ -25,8 +25,8 @@ class Call:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The task id under the cloud's name and under the closest peer's (nls-protocol.md 6.2,
-        peers.md 1.5)."""
+        """The task id under the cloud's name (nls-protocol.md 6.2) and under that of the earlier
+        FunSpeech (zaigie/FunSpeech)."""
         return {"X-NLS-RequestId": self.task_id, "task_id": self.task_id}
 
 

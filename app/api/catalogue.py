@@ -1,5 +1,5 @@
-"""What there is to choose from: recognition models and voices, in the closest peer's shapes
-(peers.md 1.5)."""
+"""What there is to choose from: recognition models and voices, in the shapes of the
+earlier FunSpeech (zaigie/FunSpeech)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from fastapi import APIRouter, Request
 from app.api.auth import admit
 from app.api.doors import Doors
 from app.api.health import notices
+from app.core.errors import InvalidRequest
 from app.core.speech import Voice
+from app.voices.aliases import AliasFileError
 
 if TYPE_CHECKING:
     from app.serving.pool import Pool, ReplicaStatus
@@ -55,7 +57,10 @@ def router(doors: Doors) -> APIRouter:
     @routes.post("/stream/v1/tts/voices/refresh", summary="Read the voice files again")
     async def refresh(request: Request) -> dict[str, Any]:
         admit(request, doors.access)
-        await asyncio.to_thread(doors.voices.refresh)
+        try:
+            await asyncio.to_thread(doors.voices.refresh)
+        except AliasFileError as error:
+            raise InvalidRequest(f"{error}; the voices stay as they were") from None
         names = [voice.name for voice in doors.voices.list()]
         return {"message": "音色配置已刷新", "voices": names, "total": len(names)}
 
@@ -77,7 +82,8 @@ def _models(replicas: list[ReplicaStatus], mode: str) -> list[dict[str, Any]]:
 def _model(engine: str, group: list[ReplicaStatus], *, default: bool, mode: str) -> dict[str, Any]:
     loaded = any(replica.ready for replica in group)
     known = next((replica.capabilities for replica in group if replica.capabilities), None)
-    # The peer shows folders here. Our path is the engine's name: where files lie is our own affair.
+    # The earlier FunSpeech shows folders here. Our path is the engine's name: where files lie is
+    # our own affair.
     files = {"path": engine, "exists": loaded}
     notice = " ".join(notices(group))
     return {

@@ -41,7 +41,8 @@ class Doors:
 
     ``debug`` opens ``/docs`` and ``/openapi.json``. ``cors_origins``: web origins that may call us
     from a browser; none by default. ``token_in_message``: a WebSocket handshake may lack the token
-    if a message brings it. ``asr_model_mode``: only shown, where the closest peer shows it.
+    if a message brings it. ``asr_model_mode``: only shown, where the earlier FunSpeech
+    (zaigie/FunSpeech) shows it.
     ``formats``: of audio, in both directions.
     """
 

@@ -6,7 +6,6 @@ with the HTTP status that belongs to the code (nls-protocol.md 6.1, 8.1).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import structlog
@@ -15,7 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from app.api.calls import Call, call_of
@@ -32,11 +30,6 @@ from app.nls.status import (
 
 log = structlog.get_logger(__name__)
 
-_QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Asked every few seconds by an orchestrator: what they answer is not worth a line."""
-
-_LONGEST_LOGGED_PATH = 200
-
 
 def failure(
     status: Status, text: str, call: Call, headers: Mapping[str, str] | None = None
@@ -52,12 +45,11 @@ def failure(
 
 
 def install(app: FastAPI) -> None:
-    """Give ``app`` the handlers of this module. Middleware added later sees their answers."""
+    """Give ``app`` the handlers of this module."""
     app.add_exception_handler(SpeechError, _speech_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_middleware(Boundary)
 
 
 async def deny_handshake(websocket: WebSocket, error: AccessDenied) -> None:
@@ -119,46 +111,3 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 async def _client_gone(request: Request, error: Exception) -> Response:
     """Nobody reads this answer; 499 is for our own log line."""
     return Response(status_code=499)
-
-
-class Boundary:
-    """The outer edge of every HTTP request: one log line, and an answer to what nobody expected.
-
-    The line has no query string: it may carry a token or a text.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request. An exception ends here, logged once with its task id."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        call = call_of(scope)
-        http_status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal http_status
-            if message["type"] == "http.response.start":
-                http_status = message["status"]
-            await send(message)
-
-        began = time.monotonic()
-        try:
-            await self._app(scope, receive, watched)
-        except Exception:
-            log.exception("request failed unexpectedly", task_id=call.task_id)
-            # If the answer has begun, uvicorn breaks the connection off: the client sees that.
-            if not http_status:
-                answer = failure(SERVER_ERROR, EngineFailed.default_text, call)
-                await answer(scope, receive, watched)
-        if http_status not in (200, 503) or scope["path"] not in _QUIET_PATHS:
-            log.info(
-                "request",
-                task_id=call.task_id,
-                method=scope["method"],
-                path=scope["path"][:_LONGEST_LOGGED_PATH],
-                status=http_status,
-                ms=round((time.monotonic() - began) * 1000),
-            )

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from app import __version__
 from app.api.doors import Doors
-from app.engines.registry import Role
+from app.core.speech import Role
 
 if TYPE_CHECKING:
     from app.serving.pool import ReplicaStatus
@@ -20,8 +20,8 @@ _ROLES: tuple[Role, ...] = ("asr", "tts")
 
 
 def router(doors: Doors) -> APIRouter:
-    """``/health``, ``/health/live``, ``/health/ready`` and the closest peer's two
-    (peers.md 1.5)."""
+    """``/health``, ``/health/live``, ``/health/ready`` and the two of the earlier
+    FunSpeech (zaigie/FunSpeech)."""
     routes = APIRouter(tags=["health"])
     pool = doors.pool
 
@@ -29,7 +29,7 @@ def router(doors: Doors) -> APIRouter:
     async def health() -> dict[str, Any]:
         found = {role: pool.status(role) for role in _ROLES}
         return {
-            "status": _word(all(pool.ready(role) for role in _ROLES)),
+            "status": _word(all(pool.ready(role) for role in pool.roles)),
             "version": __version__,
             "engines": {role: engines(replicas) for role, replicas in found.items()},
             "replicas": [
@@ -44,9 +44,9 @@ def router(doors: Doors) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
-    @routes.get("/health/ready", summary="Recognition and synthesis are ready (503: not yet)")
+    @routes.get("/health/ready", summary="All that this server offers is ready (503: not yet)")
     async def ready() -> JSONResponse:
-        waiting = [role for role in _ROLES if not pool.ready(role)]
+        waiting = [role for role in pool.roles if not pool.ready(role)]
         if waiting:
             return JSONResponse({"status": "not ready", "waiting_for": waiting}, 503)
         return JSONResponse({"status": "ready"})
@@ -114,7 +114,7 @@ def _replica(replica: ReplicaStatus) -> dict[str, object]:
         "engine": replica.engine,
         "device": replica.device,
         "ready": replica.ready,
-        "ok": replica.ready,  # the closest peer's word
+        "ok": replica.ready,  # the word of the earlier FunSpeech
         "active": replica.active,
         "capacity": replica.capacity,
     }

@@ -13,13 +13,14 @@ Audio goes straight from the reader to the service. Only where the service is be
 been granted yet, it waits in the job's intake. Full queues: the intake holds about 30 s of audio,
 above that the reader pauses (so Stop, pings and closes are otherwise seen at once); of interim
 results only the newest waits in the outbox; finals and audio wait until the client has read what is
-before them, and a client that reads nothing for ``WRITE_TIMEOUT_S`` is cut off.
+before them, and a client that reads nothing for a minute is cut off (``app/api/server.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections import deque
@@ -49,6 +50,7 @@ from app.nls.outputs import (
     Send,
     SendAudio,
 )
+from app.nls.status import CLIENT_DISCONNECT, SUCCESS
 from app.nls.task import Limits as SessionLimits
 from app.services.recognition import RecognitionTask
 
@@ -59,10 +61,11 @@ PATHS: Final = frozenset({"/ws/v1", "/ws/v1/asr", "/ws/v1/tts", "/stream/v1/asr"
 
 INTAKE_S: Final = 30
 OUTBOX_FRAMES: Final = 8
-WRITE_TIMEOUT_S: Final = 60.0
 _LOOK_S: Final = 1.0
-"""How often the clock looks while no deadline is known (one begins when a task ends) or a write is
-under way."""
+"""How often the clock looks while no deadline is known: one begins when a task ends."""
+
+_BURST: Final = 256
+"""Frames that are read in a row before other connections get their turn."""
 
 
 class WebSocketDoor:
@@ -124,7 +127,6 @@ class _Driver:
         self._group = asyncio.TaskGroup()
         self._outbox: deque[Send | SendAudio | Close] = deque()
         self._writer: asyncio.Task[None] | None = None
-        self._write_began: float | None = None
         self._room: asyncio.Future[None] | None = None
         self._job: _Job | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -144,7 +146,7 @@ class _Driver:
             if self.session.active:
                 log.info(
                     "client disconnected",
-                    code=40010004,
+                    code=CLIENT_DISCONNECT.code,
                     task_id=self.session.task_id,
                     namespace=self.session.namespace,
                 )
@@ -157,7 +159,9 @@ class _Driver:
                 self._timer.cancel()
 
     async def _read(self) -> None:
-        while True:
+        for count in itertools.count(1):
+            if count % _BURST == 0:
+                await asyncio.sleep(0)
             try:
                 message = await self._websocket.receive()
             except (WebSocketDisconnect, RuntimeError):
@@ -235,7 +239,6 @@ class _Driver:
         self._writer = None
 
     async def _send(self, output: Send | SendAudio | Close) -> None:
-        self._write_began = self.now()
         try:
             match output:
                 case Send(text):
@@ -246,11 +249,6 @@ class _Driver:
                     await self._websocket.close(code)
         except (WebSocketDisconnect, RuntimeError, OSError):
             raise _ConnectionOver from None
-        except asyncio.CancelledError:
-            if self._write_is_stuck():
-                raise _ConnectionOver from None
-            raise
-        self._write_began = None
         if isinstance(output, Close):
             raise _ConnectionOver
 
@@ -261,10 +259,6 @@ class _Driver:
                 self._room = self._loop.create_future()
             await asyncio.shield(self._room)
 
-    def _write_is_stuck(self) -> bool:
-        began = self._write_began
-        return began is not None and self.now() - began >= WRITE_TIMEOUT_S
-
     # The clock
 
     def _arm(self, wait_s: float) -> None:
@@ -273,16 +267,9 @@ class _Driver:
         self._timer = self._loop.call_later(max(wait_s, 0.01), self._look)
 
     def _look(self) -> None:
-        if self._write_is_stuck() and self._writer is not None:
-            log.info("client reads nothing, cut off", task_id=self.session.task_id)
-            self._writer.cancel()
-            return
         self.apply(self.session.tick(self.now()))
         deadline = self.session.deadline()
-        if deadline is None or self._write_began is not None:
-            self._arm(_LOOK_S)
-        else:
-            self._arm(deadline - self.now())
+        self._arm(_LOOK_S if deadline is None else deadline - self.now())
 
 
 class _Job:
@@ -307,13 +294,25 @@ class _Job:
         """Wait for the end of the job before this one, do the work, and report its end."""
         if after is not None and after._task is not None:
             await asyncio.wait([after._task])
+        began = self._driver.now()
         try:
             await self._work()
+            self._log_completed(began)
         except SpeechError as error:
             await self._fail(error)
         except Exception:
             log.exception("task failed", task_id=self._driver.session.task_id)
             await self._fail(EngineFailed())
+
+    def _log_completed(self, began: float) -> None:
+        session = self._driver.session
+        log.info(
+            "task completed",
+            code=SUCCESS.code,
+            task_id=session.task_id,
+            namespace=session.namespace,
+            ms=round((self._driver.now() - began) * 1000),
+        )
 
     async def _fail(self, error: SpeechError) -> None:
         if not self._abandoned:
@@ -360,17 +359,16 @@ class _RecognitionJob(_Job):
     def take(self, command: Feed | FinishAudio | Configure) -> None:
         if self._over or self._abandoned or self._bad_audio is not None:
             return
-        task = self._recognition
-        if isinstance(command, Feed):
-            if task is not None and not self._intake and task.takes(command.data):
-                try:
-                    task.feed(command.data)
-                except SpeechError as error:
-                    self._bad_audio = error
-                    self._filled.set()
-                return
-            self._intake_bytes += len(command.data)
+        task = None if self._intake else self._recognition
+        if isinstance(command, Feed) and task is not None and task.takes(command.data):
+            try:
+                task.feed(command.data)
+            except SpeechError as error:
+                self._bad_audio = error
+                self._filled.set()
+            return
         self._intake.append(command)
+        self._intake_bytes += _cost(command)
         self._filled.set()
 
     @property
@@ -410,14 +408,13 @@ class _RecognitionJob(_Job):
                 match self._intake[0]:
                     case Feed(data):
                         await task.feed_all(data)
-                        self._intake_bytes -= len(data)
-                        self._room.set()
                     case Configure(silence_ms):
                         task.configure(silence_ms)
                     case FinishAudio():
                         task.finish()
                 # Only now: what comes meanwhile must queue up behind it.
-                self._intake.popleft()
+                self._intake_bytes -= _cost(self._intake.popleft())
+                self._room.set()
             if self._bad_audio is not None:
                 raise self._bad_audio
             self._filled.clear()
@@ -440,3 +437,8 @@ class _SynthesisJob(_Job):
             async for piece in pieces:
                 await self.report(session.audio(piece, now()))
         await self.report(session.finished(now()))
+
+
+def _cost(command: Feed | FinishAudio | Configure) -> int:
+    """Bytes of memory that a waiting command takes, roughly."""
+    return 200 + (len(command.data) if isinstance(command, Feed) else 0)

@@ -56,9 +56,16 @@ def router(doors: Doors) -> APIRouter:
         call = call_of(request.scope)
         admit(request, doors.access)
         wanted = _request(request, call, doors)
-        body = chunks(request, doors.limits.max_audio_bytes, doors.limits.idle_timeout_s)
-        async with doors.recognition.open(wanted) as task:
-            sentences = await alongside(_feed(task, body, request), _collect(task))
+        limits = doors.limits
+        # Live audio may come in real time, so its length is part of the time that it may take.
+        longest_s = limits.max_audio_ms / 1000 + limits.idle_timeout_s
+        body = chunks(request, limits.max_audio_bytes, limits.idle_timeout_s, longest_s)
+        async with aclosing(body):
+            first = await anext(body, b"")  # no place at an engine for a client that sends nothing
+            if not first:
+                raise BadAudio("The request body is empty; send the audio in it.")
+            async with doors.recognition.open(wanted) as task:
+                sentences = await alongside(_feed(task, first, body, request), _collect(task))
         return JSONResponse(
             {
                 "task_id": call.task_id,
@@ -89,16 +96,14 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
     return msgspec.structs.replace(wanted, options=options, near_field_gate=False, progress=False)
 
 
-async def _feed(task: RecognitionTask, body: AsyncGenerator[bytes, None], request: Request) -> None:
+async def _feed(
+    task: RecognitionTask, first: bytes, body: AsyncGenerator[bytes, None], request: Request
+) -> None:
     """Hand the body over as it arrives, then watch the client. Ends only by an exception or by
     being cancelled."""
-    empty = True
-    async with aclosing(body) as pieces:
-        async for piece in pieces:
-            empty = False
-            await task.feed_all(piece)
-    if empty:
-        raise BadAudio("The request body is empty; send the audio in it.")
+    await task.feed_all(first)
+    async for piece in body:
+        await task.feed_all(piece)
     task.finish()
     await watch_disconnect(request.receive)
 

@@ -1,15 +1,19 @@
 """uvicorn, set up for NLS clients.
 
-What differs from its defaults, and why (nls-protocol.md 1.2, 1.8, 1.9; ``dependencies.md`` 6):
+What differs from its defaults, and why (nls-protocol.md 1.2, 1.8, 1.9):
 duplicate handshake headers are reduced to the first; no server pings; no compression; nothing that
 could print a URL, since a URL may carry a token; request heads are bounded; no signal handlers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import logging
 import socket
+import struct
+import termios
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,13 +38,105 @@ MAX_HANDSHAKE_HEADERS: Final = 120
 the connection off without an answer."""
 
 
-class NlsHttpProtocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, with a forgiving handshake and a bounded head."""
+HEAD_TIMEOUT_S: Final = 10.0
+"""A connection on which no request head has come whole by then is cut off."""
+
+UNREAD_TIMEOUT_S: Final = 60.0
+"""A client that takes nothing of what waits for it for so long is cut off. To close would not do:
+a close waits until everything is written."""
+
+
+_INT: Final = struct.Struct("i")
+
+
+class _Deadline:
+    """Aborts a connection that does not send its head in time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, transport: asyncio.Transport, after_s: float) -> None:
+        """Set the deadline, unless one is set."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(after_s, transport.abort)
+
+    def stop(self) -> None:
+        """Forget it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Reading:
+    """Mixin for a protocol: aborts a connection whose client has stopped reading."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _unread_bytes = 0
+    _unread_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._watch_reading(_unread(self.transport))
+        super().pause_writing()  # type: ignore[misc]  # of the protocol that this is mixed into
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._forget_reading()
+        super().resume_writing()  # type: ignore[misc]  # as above
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._forget_reading()
+        super().connection_lost(exc)  # type: ignore[misc]  # as above
+
+    def _watch_reading(self, unread: int) -> None:
+        self._unread_bytes = unread
+        self._unread_timer = self.loop.call_later(UNREAD_TIMEOUT_S, self._look)
+
+    def _look(self) -> None:
+        unread = _unread(self.transport)
+        if unread < self._unread_bytes:
+            self._watch_reading(unread)  # slow, but reading
+        else:
+            self.transport.abort()
+
+    def _forget_reading(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """Bytes that the client's system has not confirmed: ours, and those in the kernel, which takes
+    megabytes before it takes more of ours, so that a slow reader would look like none."""
+    waiting = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = transport.get_extra_info("socket").fileno()
+        waiting += _INT.unpack(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(_INT.size)))[0]
+    return waiting
+
+
+class NlsHttpProtocol(_Reading, HttpToolsProtocol):
+    """HTTP as uvicorn speaks it, with a forgiving handshake, a bounded head, and an end to clients
+    that neither speak nor read."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_open = False
         self._head_bytes = 0
+        self._silent = _Deadline(self.loop)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's too
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._silent.start(transport, HEAD_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._silent.stop()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -57,10 +153,12 @@ class NlsHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_open = True
         self._head_bytes = 0
+        self._silent.start(self.transport, HEAD_TIMEOUT_S)
 
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._head_open = False
+        self._silent.stop()
         super().on_headers_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -75,10 +173,13 @@ class NlsHttpProtocol(HttpToolsProtocol):
             self.send_400_response("Invalid WebSocket handshake.")
             return
         self.scope["headers"] = headers
+        # From here on the connection belongs to the WebSocket protocol.
+        self._silent.stop()
+        self._forget_reading()
         super().handle_websocket_upgrade()
 
 
-class NlsWebSocketProtocol(WebSocketsSansIOProtocol):
+class NlsWebSocketProtocol(_Reading, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, which takes a refused handshake for a finished one, and leaves
     it to the client to be wrong quietly: without this every wrong token and every text that is not
     UTF-8 is logged as an error, the latter with a traceback."""

@@ -13,11 +13,6 @@ from app.core.errors import UnsupportedFormat
 class Encoder(Protocol):
     """One stream of encoded audio. Not for use by two threads at once."""
 
-    @property
-    def mime_type(self) -> str:
-        """For a ``Content-Type``."""
-        ...
-
     def header(self, total_samples: int | None) -> bytes:
         """What comes before all samples; maybe empty. ``total_samples`` None: not yet known."""
         ...
@@ -29,8 +24,6 @@ class Encoder(Protocol):
 
 class PcmEncoder:
     """Signed 16-bit little-endian samples and nothing else."""
-
-    mime_type = "audio/pcm"
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -47,8 +40,6 @@ class PcmEncoder:
 class WavEncoder(PcmEncoder):
     """The same behind a RIFF header, once: all frames together are one file (nls-protocol.md
     4.2). Its length fields are 0xFFFFFFFF while the length is not known."""
-
-    mime_type = "audio/wav"
 
     def header(self, total_samples: int | None) -> bytes:
         """See :class:`Encoder`: 44 bytes."""

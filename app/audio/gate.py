@@ -16,7 +16,7 @@ BLOCK_MS: Final = 100
 BLOCK_SAMPLES: Final = SAMPLE_RATE * BLOCK_MS // 1000
 OPEN_FACTOR: Final = 0.6
 """Share of the threshold that is enough while a sentence is open: people get quieter towards the
-end of a sentence (design.md 3)."""
+end of a sentence."""
 
 
 SURE_FACTOR: Final = 2.0

@@ -6,15 +6,21 @@ and this is the only module that imports it: import this module only where a VAD
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]  # the package has no py.typed marker
 
 from app.audio.pcm import Float32
+
+NO_TELEMETRY: Final = "ORT_DISABLE_TELEMETRY"
+# Before the import: by then the library has made files in the home directory, and begins to report
+# device, system and paths to its maker.
+os.environ[NO_TELEMETRY] = "1"
+import onnxruntime as ort  # type: ignore[import-untyped]  # noqa: E402 - no py.typed; see above
 
 SAMPLE_RATE: Final = 16_000
 WINDOW_SAMPLES: Final = 512

@@ -4,6 +4,7 @@
     ├── InvalidRequest               a parameter of the request is wrong
     │   ├── InvalidText              empty, too long, or not a text
     │   ├── UnknownVoice
+    │   ├── NotOffered               this server has no engine for it
     │   ├── UnsupportedFormat
     │   └── UnsupportedSampleRate
     ├── BadAudio                     the audio cannot be decoded
@@ -53,6 +54,12 @@ class UnknownVoice(InvalidRequest):
     """No engine has the requested voice."""
 
     default_text = "Invalid voice name; see /stream/v1/tts/voices for the list."
+
+
+class NotOffered(InvalidRequest):
+    """This server has no engine for the task at all; trying again is of no use."""
+
+    default_text = "This server does not offer this service."
 
 
 class UnsupportedFormat(InvalidRequest):

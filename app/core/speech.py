@@ -12,6 +12,9 @@ from typing import Literal
 
 import msgspec
 
+Role = Literal["asr", "tts"]
+"""The two halves of the server: recognition and synthesis."""
+
 
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """One recognised word with its place in the audio (ms)."""

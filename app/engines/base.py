@@ -22,13 +22,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from app.audio.pcm import Float32, Int16
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Utterance, Voice, Word
-
-Float32 = NDArray[np.float32]
-Int16 = NDArray[np.int16]
 
 Progress = Callable[[str], None]
 """Called by a factory while loading, with what it is doing; each call extends the deadline of the
@@ -120,8 +116,11 @@ class SentenceRecognizer(Protocol):
         """A new stream. At most ``max_sentences`` are open at once; the caller sees to that."""
         ...
 
-    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis]:
+    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis | Exception]:
         """Take in the audio of all given streams, and return each one's hypothesis, in order.
+
+        Where one stream fails, its exception stands in the place of its hypothesis; the caller
+        closes it, and the others go on. An exception that is raised fails all of the step.
 
         A stream occurs at most once in a batch. After a feed with ``last`` its hypothesis is
         final and the stream is closed.
@@ -145,8 +144,9 @@ class EndpointingRecognizer(Protocol):
         """A new stream. At most ``max_sessions`` are open at once; the caller sees to that."""
         ...
 
-    def step(self, batch: Sequence[Feed]) -> Sequence[Sequence[RecognitionEvent]]:
+    def step(self, batch: Sequence[Feed]) -> Sequence[Sequence[RecognitionEvent] | Exception]:
         """Take in the audio of all given streams, and return each one's new events, in order.
+        Failures as in :meth:`SentenceRecognizer.step`.
 
         A stream occurs at most once in a batch. A feed with ``last`` ends an open sentence and
         closes the stream.

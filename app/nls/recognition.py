@@ -12,7 +12,7 @@ from app.nls.status import TASK_STATE_ERROR, Family, ProtocolError
 from app.nls.task import Phase, Task
 
 
-class RecognitionTask(Task):
+class RecognitionSession(Task):
     """A task that takes audio until a stop directive.
 
     Audio and Stop may come before the service granted the task: clients in C++ send at once and

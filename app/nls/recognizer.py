@@ -24,14 +24,14 @@ from app.nls.parameters import (
     recognition_request,
     silence_ms,
 )
-from app.nls.recognition import RecognitionTask
+from app.nls.recognition import RecognitionSession
 
 # As long as the whole task may be: without voice detection no pause ends the utterance.
 _NO_ENDPOINT_MS: Final = 60_000
 _MAX_START_SILENCE_MS: Final = 60_000
 
 
-class Recognizer(RecognitionTask):
+class Recognizer(RecognitionSession):
     """One SpeechRecognizer task. Exactly one RecognitionCompleted, with "" where nobody spoke.
 
     With ``enable_voice_detection`` it completes without Stop, at the end of the first sentence or

@@ -18,7 +18,7 @@ from app.core.speech import (
 )
 from app.nls.outputs import Configure, Output
 from app.nls.parameters import integer, recognition_request, silence_ms
-from app.nls.recognition import RecognitionTask
+from app.nls.recognition import RecognitionSession
 from app.nls.status import SUCCESS
 from app.nls.task import Phase
 
@@ -27,7 +27,7 @@ _MAX_SESSION_ID_CHARS: Final = 128
 _MAX_OFFSET: Final = 1_000_000_000
 
 
-class Transcriber(RecognitionTask):
+class Transcriber(RecognitionSession):
     """One SpeechTranscriber task: numbered sentences until Stop."""
 
     NAMESPACE: ClassVar[str] = "SpeechTranscriber"

@@ -39,7 +39,6 @@ class Control:
         """The supervisor's first line, decoded; blocks. Raises EOFError if there is none."""
         line = bytearray()
         while not line.endswith(b"\n"):
-            # Byte by byte would do; but nothing else comes on this side, so whole reads are safe.
             data = self._socket.recv(65536)
             if not data or len(line) > _MAX_LINE:
                 raise EOFError("the supervisor has gone")

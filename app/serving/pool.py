@@ -1,7 +1,7 @@
 """The replicas that an API process may use, and the choice among them.
 
 The worker is the authority on its load: the pool asks the lightest first and refuses the client
-only when every ready replica said that it is full (design.md 1).
+only when every ready replica said that it is full.
 """
 
 from __future__ import annotations
@@ -10,20 +10,27 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
-from app.core.errors import EngineUnavailable, Overloaded
-from app.core.speech import RecognitionOptions, Utterance
+from app.core.errors import EngineUnavailable, NotOffered, Overloaded
+from app.core.speech import RecognitionOptions, Role, Utterance
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
 from app.serving.protocol import Hello
 from app.serving.replica import RecognitionHandle, Replica, SpeechHandle, running
 
-Role = Literal["asr", "tts"]
 T = TypeVar("T")
 
 READY_TIMEOUT_S: Final = 8.0
 """A task waits so long for a worker that is starting: less than a client waits for Started
 (10 s, nls-protocol.md 1.10)."""
+
+
+_ASK_AGAIN_S: Final = 0.05
+
+_NOT_OFFERED: Final[dict[Role, str]] = {
+    "asr": "This server offers no recognition.",
+    "tts": "This server offers no synthesis.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,11 @@ class Pool:
         """The replicas of a role, for health and models answers."""
         return [_status(replica) for replica in self._replicas if replica.role == role]
 
+    @property
+    def roles(self) -> list[Role]:
+        """What this server does: an installation may lack an engine for one of the two."""
+        return list(dict.fromkeys(replica.role for replica in self._replicas))
+
     def ready(self, role: Role) -> bool:
         """Whether a replica of this role can take tasks."""
         return any(replica.ready.is_set() for replica in self._of(role))
@@ -93,19 +105,18 @@ class Pool:
         """Wait until a replica of this role is ready.
 
         Raises:
+            NotOffered: this server has none.
             EngineUnavailable: none was, in time.
         """
         replicas = self._of(role)
+        if not replicas:
+            raise NotOffered(_NOT_OFFERED[role])
         if any(replica.ready.is_set() for replica in replicas):
             return
         waits = [asyncio.ensure_future(replica.ready.wait()) for replica in replicas]
         try:
-            done, _ = (
-                await asyncio.wait(
-                    waits, timeout=self._ready_timeout_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if waits
-                else (set(), set())
+            done, _ = await asyncio.wait(
+                waits, timeout=self._ready_timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             for wait in waits:
@@ -127,7 +138,20 @@ class Pool:
         return await self._open("tts", lambda replica: replica.open_synthesis(utterance, log_id))
 
     async def _open(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
-        await self.wait_ready(role)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._ready_timeout_s
+        while True:
+            await self.wait_ready(role)
+            try:
+                return await self._ask(role, open_at)
+            except EngineUnavailable:
+                # The worker died while it was asked: nothing is lost yet, another may come.
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_ASK_AGAIN_S)
+
+    async def _ask(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
+        """Ask each ready replica once, the lightest first."""
         error: Overloaded | EngineUnavailable = EngineUnavailable()
         for replica in sorted(self._of(role), key=lambda each: each.load):
             if not replica.ready.is_set():

@@ -24,11 +24,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import msgspec
 
-from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Utterance
+from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Role, Utterance
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
 
 PROTOCOL_VERSION: Final = 1
@@ -96,7 +96,7 @@ class Hello(_Message, frozen=True, array_like=True, tag=16):
 
     version: int
     name: str
-    role: Literal["asr", "tts"]
+    role: Role
     engine: str
     device: str
     capacity: int
@@ -162,10 +162,6 @@ class Load(_Message, frozen=True, array_like=True, tag=24):
 
 ToWorker = OpenRecognition | Audio | EndOfAudio | Configure | OpenSynthesis | Credit | Cancel
 ToApi = Hello | Granted | Refused | Recognized | Processed | Speech | Done | Failed | Load
-
-
-class ProtocolViolation(Exception):
-    """The peer sent something that is not a message; the connection is of no more use."""
 
 
 class Link(asyncio.Protocol):

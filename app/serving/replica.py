@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -21,6 +21,7 @@ from app.core.speech import (
     Mark,
     RecognitionEvent,
     RecognitionOptions,
+    Role,
     SentenceChanged,
     Utterance,
 )
@@ -269,12 +270,13 @@ H = TypeVar("H", RecognitionHandle, SpeechHandle)
 class Replica:
     """One worker, seen from an API process. :meth:`run` keeps the connection up."""
 
-    def __init__(self, name: str, role: Literal["asr", "tts"], socket_path: str) -> None:
+    def __init__(self, name: str, role: Role, socket_path: str) -> None:
         self.name = name
         self.role = role
         self._socket_path = socket_path
         self._link: Link | None = None
         self._lost = asyncio.Event()
+        self._greeted = False
         self.hello: Hello | None = None
         self.on_hello: Callable[[Hello], None] = lambda hello: None
         self.load = 0
@@ -288,8 +290,8 @@ class Replica:
         try:
             while True:
                 try:
-                    await self._connect_once()
-                    attempt = 0
+                    if await self._connect_once():
+                        attempt = 0
                 except OSError as error:
                     log.debug("worker not reachable", replica=self.name, error=str(error))
                 await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
@@ -298,15 +300,16 @@ class Replica:
             if self._link is not None:
                 self._link.close()
 
-    async def _connect_once(self) -> None:
-        """Hold one connection until it is lost."""
+    async def _connect_once(self) -> bool:
+        """Hold one connection until it is lost. Returns whether the worker got to greet."""
         self._lost = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(
-            lambda: Link(ToApi, self._receive, self._on_lost), self._socket_path
-        )
-        self._link = link
+        self._greeted = False
+        # Before it is connected: the greeting may come in the same moment.
+        self._link = Link(ToApi, self._receive, self._on_lost)
+        link = self._link
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, self._socket_path)
         await self._lost.wait()
+        return self._greeted
 
     def _on_lost(self) -> None:
         self.hello = None
@@ -386,6 +389,7 @@ class Replica:
             if self._link is not None:
                 self._link.close()
             return
+        self._greeted = True
         self.hello = hello
         self.on_hello(hello)
         self.ready.set()

@@ -14,6 +14,7 @@ import errno
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -74,6 +75,7 @@ class Supervisor:
             ConfigError: an address, or an engine, that cannot be had; the text says what to do.
             StartFailed: a process that cannot start.
         """
+        _check_certificate(self._config)
         with contextlib.ExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="funspeech-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -150,8 +152,8 @@ class Supervisor:
                 replicas.append({"name": name, "role": role, "path": path})
         if not replicas:
             raise ConfigError(
-                "no speech engine is installed: pip install 'funspeech[embedded]' for engines to "
-                "try out"
+                "no speech engine is installed; for engines to try out, "
+                f"{registry.how_to_install('embedded')}"
             )
         return replicas
 
@@ -237,6 +239,20 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _check_certificate(config: Config) -> None:
+    if config.ssl_certfile is None or config.ssl_keyfile is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            config.ssl_certfile, config.ssl_keyfile, password=lambda: b""
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "SSL_CERTFILE, SSL_KEYFILE: not a certificate and its key, both PEM and without a "
+            f"password ({getattr(error, 'reason', None) or 'cannot be read'})"
+        ) from None
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soxr  # type: ignore[import-untyped]  # the package has no py.typed marker
 
-from app.core.speech import Utterance
+from app.audio.pcm import Float32
+from app.core.speech import Role, Utterance
 from app.engines import registry
-from app.engines.base import Float32, Recognizer, Synthesizer
+from app.engines.base import Recognizer, Synthesizer
 
 SETTINGS: Mapping[str, object] = {
     "FAKE_ASR_DELAY_MS": 0,
@@ -24,7 +25,7 @@ SETTINGS: Mapping[str, object] = {
 SENTENCES = ("Turn on the light.", "What time is it now?", "Open the door, please.", "Yes.")
 
 
-def _require(name: str, role: registry.Role) -> None:
+def _require(name: str, role: Role) -> None:
     missing = registry.missing(name, role)
     if missing is None:
         pytest.skip(f"{name} has no {role} half")

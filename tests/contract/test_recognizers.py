@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from app.audio.pcm import Float32
 from app.core.speech import (
     RecognitionEvent,
     RecognitionOptions,
@@ -16,13 +17,7 @@ from app.core.speech import (
     SentenceEnded,
     Word,
 )
-from app.engines.base import (
-    EndpointingRecognizer,
-    Feed,
-    Float32,
-    Hypothesis,
-    Recognizer,
-)
+from app.engines.base import EndpointingRecognizer, Feed, Hypothesis, Recognizer
 
 OPTIONS = RecognitionOptions(words=True)
 
@@ -233,7 +228,7 @@ def test_the_silence_of_a_running_stream_can_be_changed(
         events = [
             event
             for feed in feeds(recognizer, stream, audio)
-            for event in endpointing.step([feed])[0]
+            for event in cast(Sequence[RecognitionEvent], endpointing.step([feed])[0])
         ]
         counts.append(sum(isinstance(event, SentenceEnded) for event in events))
     assert counts == [2, 1]

@@ -9,9 +9,10 @@ from typing import cast
 import numpy as np
 import pytest
 
+from app.audio.pcm import Int16
 from app.core.errors import UnknownVoice
 from app.core.speech import Mark, Utterance
-from app.engines.base import Int16, Piece, Synthesizer
+from app.engines.base import Piece, Synthesizer
 
 TEXTS = {
     "zh": "你好，世界。",

@@ -76,8 +76,8 @@ async def test_three_spoken_sentences_with_gaps(
         payload = event.payload
         times = [(word["startTime"], word["endTime"]) for word in payload["words"]]
         assert times == sorted(times)
-        assert times[0][0] >= payload["begin_time"] - 300
-        assert times[-1][1] <= payload["time"] + 300
+        assert times[0][0] >= payload["begin_time"]
+        assert times[-1][1] <= payload["time"]
         assert "confidence" not in payload
 
 
@@ -113,6 +113,7 @@ async def test_a_short_utterance_followed_by_stop_is_a_sentence(tmp_path: Path) 
         events = await NlsClient(live.ws).transcribe(short.tobytes())
     (end,) = ends(events)
     assert end.payload["time"] <= 200
+    assert end.payload["result"]
 
 
 async def test_twenty_streams_share_vad_calls_and_four_decoders(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,7 +12,8 @@ import pytest
 
 from app.client.errors import ClientError
 from app.client.nls import NlsClient
-from tests.support.process import ROOT, serving
+from benchmarks.server import launch
+from tests.support.process import serving
 from tests.support.sound import tone
 
 
@@ -68,17 +67,9 @@ async def test_children_do_not_outlive_a_killed_supervisor(tmp_path: Path, worke
         assert not alive
 
 
-async def run_serve(folder: Path, **environment: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app",
-        "serve",
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+async def run_serve(folder: Path, **variables: str) -> tuple[int | None, str]:
+    variables = {"HOST": "127.0.0.1", **variables}
+    process = await launch("app", "serve", folder=folder, variables=variables)
     output, _ = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode, output.decode()
 

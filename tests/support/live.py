@@ -1,21 +1,25 @@
 """A whole server inside the test's event loop: real sockets, real worker protocol, real HTTP; only
-the supervisor and its processes are left out (tests/integration/test_processes.py has those)."""
+the supervisor and its processes are left out (tests/integration/test_processes.py has those).
+
+WORKERS in the environment is the number of API servers that share the port and the workers, as in
+production: `make test` runs these tests with 1 and with 2.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from starlette.types import ASGIApp
-
-from app.api.server import build_server
+from app.api.server import Server, build_server
 from app.core.config import Config
+from app.core.speech import Role
 from app.engines import registry
 from app.engines.base import Recognizer, Synthesizer
 from app.main import running_app
@@ -49,9 +53,8 @@ class Live:
 
     host: str
     port: int
-    app: ASGIApp
     workers: list[WorkerServer] = field(default_factory=list)
-    replicas: list[Replica] = field(default_factory=list)
+    sockets: list[tuple[str, Role, str]] = field(default_factory=list)
 
     @property
     def http(self) -> str:
@@ -93,7 +96,8 @@ async def live_server(
         {"host": "127.0.0.1", "port": 0, "voices_dir": folder / "voices", **settings}
     )
     fake = {**FAKE_SETTINGS, **(engine_settings or {})}
-    live = Live("127.0.0.1", 0, cast(ASGIApp, None))
+    apis = int(os.environ.get("WORKERS", "1"))
+    live = Live("127.0.0.1", 0)
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         serving: list[asyncio.Task[None]] = []
@@ -108,24 +112,32 @@ async def live_server(
                 speaker = _synthesizer(tts, fake) if isinstance(tts, str) else tts
                 worker = WorkerServer(f"tts-{index}", "test", "cpu", synthesizer=speaker)
                 serving.append(_host(group, live, worker, folder))
-        live.app = await stack.enter_async_context(running_app(config, live.replicas))
-        for replica in live.replicas:
-            await asyncio.wait_for(replica.ready.wait(), 10)
-        listener = socket.create_server(("127.0.0.1", 0))
-        live.port = listener.getsockname()[1]
-        started = asyncio.Event()
-        server = build_server(
-            live.app, max_message_bytes=config.max_message_bytes, on_started=started.set
-        )
-        http = group.create_task(server.serve(sockets=[listener]))
-        await started.wait()
+        servers = [await _serve(stack, group, live, config) for _ in range(apis)]
         try:
             yield live
         finally:
-            server.should_exit = True
-            await http
+            for server, running in servers:
+                server.should_exit = True
+                await running
             for task in serving:
                 task.cancel()
+
+
+async def _serve(
+    stack: AsyncExitStack, group: asyncio.TaskGroup, live: Live, config: Config
+) -> tuple[Server, asyncio.Task[None]]:
+    """One API server, with connections of its own to the workers, on the port of the others."""
+    replicas = [Replica(name, role, path) for name, role, path in live.sockets]
+    app = await stack.enter_async_context(running_app(config, replicas))
+    for replica in replicas:
+        await asyncio.wait_for(replica.ready.wait(), 10)
+    listener = socket.create_server((live.host, live.port), reuse_port=True)
+    live.port = listener.getsockname()[1]
+    started = asyncio.Event()
+    server = build_server(app, max_message_bytes=config.max_message_bytes, on_started=started.set)
+    running = group.create_task(server.serve(sockets=[listener]))
+    await started.wait()
+    return server, running
 
 
 def _host(
@@ -137,5 +149,5 @@ def _host(
     listener.bind(path)
     listener.setblocking(False)
     live.workers.append(worker)
-    live.replicas.append(Replica(worker.hello.name, worker.hello.role, path))
+    live.sockets.append((worker.hello.name, worker.hello.role, path))
     return group.create_task(worker.serve(listener))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.server import launch
 
 
 @dataclass
@@ -61,16 +59,7 @@ async def serving(folder: Path, **environment: str) -> AsyncIterator[Served]:
         "DATA_DIR": str(folder / "data"),
         **environment,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "app",
-        "serve",
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    process = await launch("app", "serve", folder=folder, variables=variables)
     assert process.stdout is not None
     lines: list[str] = []
     try:

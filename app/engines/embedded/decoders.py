@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import pocketsphinx
+import structlog
 
 from app.engines.base import Progress
+
+log = structlog.get_logger(__name__)
 
 SAMPLE_RATE: Final = 16_000
 
@@ -91,7 +94,7 @@ class DecoderPool:
         """A decoder in its first state: nothing of the speaker before is left in it.
 
         Raises:
-            RuntimeError: all are lent, or those that are not could not be built.
+            RuntimeError: all are lent, or another could not be built.
         """
         with self._changed:
             if self._lent == self.size:
@@ -104,8 +107,12 @@ class DecoderPool:
                 raise
         # Mean normalisation and noise tracking adapt to the speaker and carry over otherwise: the
         # same clip then gets another text. set_cmn resets only the first of the two.
-        decoder.reinit_feat()
-        decoder.start_utt()
+        try:
+            decoder.reinit_feat()
+            decoder.start_utt()
+        except BaseException:
+            self.give_back(decoder)
+            raise
         return decoder
 
     def give_back(self, decoder: Decoder) -> None:
@@ -122,9 +129,14 @@ class DecoderPool:
             self._changed.wait_for(lambda: self._free or self._failure)
         finally:
             self._waiting -= 1
-        if not self._free:
-            raise RuntimeError("a decoder could not be built") from self._failure
-        return self._free.pop()
+        return self._free.pop() if self._free else self._build_again()
+
+    def _build_again(self) -> Decoder:
+        """The thread has given up; whoever needs a decoder tries once more."""
+        try:
+            return self._build()
+        except Exception as error:
+            raise RuntimeError("a decoder could not be built") from error
 
     def _build_others(self) -> None:
         try:
@@ -134,7 +146,8 @@ class DecoderPool:
                 with self._changed:
                     self._free.append(decoder)
                     self._changed.notify_all()
-        except Exception as error:  # those who wait for a decoder raise it
+        except Exception as error:
+            log.exception("a pocketsphinx decoder could not be built")
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()

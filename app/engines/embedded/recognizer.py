@@ -100,15 +100,21 @@ class PocketsphinxRecognizer:
         """A new sentence. Waits for its decoder only in the first second after loading."""
         return _Sentence(self._pool.lend(), options.words)
 
-    def step(self, batch: Sequence[Feed]) -> list[Hypothesis]:
+    def step(self, batch: Sequence[Feed]) -> list[Hypothesis | Exception]:
         """Decode the audio of one stream after the other; they gain nothing from each other."""
-        return [self._feed(feed) for feed in batch]
+        return [self._feed_safely(feed) for feed in batch]
 
     def close(self, stream: object) -> None:
         """Give up the sentence, if it is still open."""
         if isinstance(stream, _Sentence) and stream.decoder is not None:
             stream.decoder.end_utt()
             self._release(stream)
+
+    def _feed_safely(self, feed: Feed) -> Hypothesis | Exception:
+        try:
+            return self._feed(feed)
+        except Exception as error:
+            return error
 
     def _feed(self, feed: Feed) -> Hypothesis:
         sentence = feed.stream

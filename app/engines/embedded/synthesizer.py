@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from app.audio.pcm import Int16
 from app.core.errors import UnknownVoice
 from app.core.speech import Mark, Utterance
-from app.engines.base import Int16, Piece, SynthesizerCapabilities
+from app.engines.base import Piece, SynthesizerCapabilities
 from app.engines.embedded.espeak import Speech, espeak
 from app.engines.embedded.voices import BY_NAME, PRESETS, EspeakVoice
 

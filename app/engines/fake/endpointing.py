@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from app.engines.base import Float32
+from app.audio.pcm import Float32
 
 SAMPLE_RATE: Final = 16_000
 BLOCK_MS: Final = 10

@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from app.audio.pcm import Int16
 from app.core.errors import UnknownVoice
 from app.core.speech import Mark, Utterance, Voice
-from app.engines.base import Int16, Piece, SynthesizerCapabilities
+from app.engines.base import Piece, SynthesizerCapabilities
 from app.engines.fake.options import FakeOptions
 
 SAMPLE_RATE: Final = 24_000

@@ -6,13 +6,13 @@ import asyncio
 import signal
 import socket
 import sys
-from typing import Literal
 
 import msgspec
 import uvloop
 
 from app.core import logs
 from app.core.errors import EngineNotUsable
+from app.core.speech import Role
 from app.engines import registry
 from app.serving.control import Control
 from app.serving.worker.server import WorkerServer
@@ -23,7 +23,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True):
     ``threads`` (of a synthesis worker) 0 are its choice."""
 
     name: str
-    role: Literal["asr", "tts"]
+    role: Role
     engine: str
     device: str
     settings: dict[str, object]

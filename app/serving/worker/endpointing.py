@@ -113,13 +113,14 @@ class EndpointingRecognition:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            self._stepping.clear()
-            self._fail(streams, error)
-            return
+            results = [error] * len(streams)
         self._stepping.clear()
-        events = cast(Sequence[Sequence[RecognitionEvent]], results)
-        for stream, feed, happened in zip(streams, feeds, events, strict=True):
-            self._deliver(stream, feed, happened)
+        answers = cast("Sequence[Sequence[RecognitionEvent] | Exception]", results)
+        for stream, feed, answer in zip(streams, feeds, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._fail(stream, answer)
+            else:
+                self._deliver(stream, feed, answer)
 
     def _deliver(
         self, stream: EndpointingStream, feed: Feed, events: Sequence[RecognitionEvent]
@@ -137,9 +138,8 @@ class EndpointingRecognition:
         else:
             self.audio_came(stream)
 
-    def _fail(self, streams: list[EndpointingStream], error: Exception) -> None:
-        for stream in streams:
-            self.engine.close(stream.handle)
-            if not stream.closed:
-                stream.closed = True
-                stream.sink.failed(client_error(error, "recognition step", stream.log_id))
+    def _fail(self, stream: EndpointingStream, error: Exception) -> None:
+        self.engine.close(stream.handle)
+        if not stream.closed:
+            stream.closed = True
+            stream.sink.failed(client_error(error, "recognition step", stream.log_id))

@@ -310,14 +310,14 @@ class SegmentingRecognition:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            self._stepping.clear()
-            for stream in streams:
-                self._fail(stream, error, "recognition step")
-            return
+            results = [error] * len(streams)
         self._stepping.clear()
-        hypotheses = cast(Sequence[Hypothesis], results)
-        for stream, feed, hypothesis in zip(streams, feeds, hypotheses, strict=True):
-            self._deliver(stream, feed, hypothesis)
+        answers = cast("Sequence[Hypothesis | Exception]", results)
+        for stream, feed, answer in zip(streams, feeds, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._fail(stream, answer, "recognition step")
+            else:
+                self._deliver(stream, feed, answer)
 
     def _feed(self, stream: SegmentedStream) -> Feed:
         sentence = stream.sentences[0]
@@ -332,7 +332,7 @@ class SegmentingRecognition:
         if stream.closed:
             self._release(stream)
             return
-        words = tuple(_shifted(word, _ms(sentence.feed_start)) for word in hypothesis.words)
+        words = _placed(hypothesis.words, sentence)
         if not feed.last:
             if stream.options.partials and hypothesis.text and hypothesis.text != sentence.text:
                 sentence.text = hypothesis.text
@@ -360,7 +360,8 @@ class SegmentingRecognition:
             stream.processed = position
 
     def _fail(self, stream: SegmentedStream, error: Exception, what: str) -> None:
-        self._release(stream)
+        if stream not in self._stepping:  # else the step's end releases it
+            self._release(stream)
         if not stream.closed:
             stream.closed = True
             self.listener.discard(stream)
@@ -369,5 +370,14 @@ class SegmentingRecognition:
             stream.sink.failed(client_error(error, what, stream.log_id))
 
 
-def _shifted(word: Word, offset_ms: int) -> Word:
-    return Word(word.text, word.start_ms + offset_ms, word.end_ms + offset_ms)
+def _placed(words: Sequence[Word], sentence: _Sentence) -> tuple[Word, ...]:
+    """The words in the task's time, inside their sentence: the engine heard the pre-roll too, and
+    may put the beginning of a word there."""
+    first = _ms(sentence.start)
+    last = _ms(sentence.fed if sentence.stop is None else sentence.stop)
+    offset = _ms(sentence.feed_start)
+
+    def inside(ms: int) -> int:
+        return min(max(ms + offset, first), last)
+
+    return tuple(Word(word.text, inside(word.start_ms), inside(word.end_ms)) for word in words)

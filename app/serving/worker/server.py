@@ -46,7 +46,7 @@ from app.serving.worker.synthesis import SpeakingTask, Synthesis
 log = structlog.get_logger(__name__)
 
 TICK_S: Final = 0.02
-"""Streams that get ready within this time share a step (design.md 3)."""
+"""Streams that get ready within this time share a step."""
 
 
 class RecognitionStream(Protocol):

@@ -162,6 +162,8 @@ class FakePool:
     def __init__(self) -> None:
         self.down: set[str] = set()
 
+    roles = ("asr", "tts")
+
     def ready(self, role: str) -> bool:
         return role not in self.down
 

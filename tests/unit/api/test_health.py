@@ -1,4 +1,4 @@
-"""Health, models, voices and the index, in the shapes that the closest peer's users know."""
+"""Health, models, voices and the index, in the shapes of zaigie/FunSpeech."""
 
 from __future__ import annotations
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import logging
 import signal
+import socket
 import struct
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fastapi import FastAPI, WebSocket
 
 from app.access.tokens import AccessPolicy
+from app.api import server
 from app.api.auth import credentials
 from app.api.errors import deny_handshake
 from app.api.server import MAX_HEAD_BYTES, build_server, single_headers
@@ -253,3 +257,97 @@ def test_no_server_pings(echo: FastAPI) -> None:
     config = build_server(echo, max_message_bytes=1000).config
     assert config.ws_ping_interval is None
     assert config.ws_max_size == 1000
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /ws/v1 HTTP/1.1\r\nHost: x\r\n", b"POST / HT"])
+async def test_a_connection_without_a_whole_head_is_cut_off(
+    echo: FastAPI, live: Any, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    async with live(echo) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_websocket_is_not_cut_off_for_its_head(
+    echo: FastAPI, live: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    async with live(echo) as port:
+        reader, writer = await _open(port)
+        await asyncio.sleep(0.3)
+        writer.write(_frame(0x2, b"still here"))
+        assert (await reader.readexactly(12))[2:] == b"still here"
+        writer.close()
+
+
+def _small(port: int) -> socket.socket:
+    """A connection whose system takes little on its own, so that reading shows soon."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+class Talker:
+    """An ASGI application that sends without end, by HTTP or WebSocket."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        data = b"x" * 60_000
+        try:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.accept"})
+                while True:
+                    await send({"type": "websocket.send", "bytes": data})
+                    await asyncio.sleep(0)  # sending waits only for a full buffer
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            # Until uvicorn says that the client has gone, which it does by a message.
+            gone = asyncio.ensure_future(self._gone(receive))
+            while not gone.done():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                await asyncio.sleep(0)
+        finally:
+            self.ended.set()
+
+    async def _gone(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+@pytest.mark.parametrize("request_bytes", [_handshake("/x"), b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_a_client_that_does_not_read_is_cut_off(
+    live: Any, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "UNREAD_TIMEOUT_S", 0.1)
+    talker = Talker()
+    async with live(talker) as port:
+        with _small(port) as client:
+            client.sendall(request_bytes)
+            await asyncio.wait_for(talker.ended.wait(), 10)
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = [300, 200, 199, 199]
+    monkeypatch.setattr(server, "_unread", lambda transport: unread.pop(0))
+    loop, transport = Mock(), Mock()
+
+    class Protocol(server._Reading, asyncio.Protocol):
+        pass
+
+    protocol = Protocol()
+    protocol.loop, protocol.transport = loop, transport
+    protocol.pause_writing()
+    for _ in range(3):
+        transport.abort.assert_not_called()
+        (_, look), _ = loop.call_later.call_args
+        look()
+    transport.abort.assert_called_once()  # the last look found nothing taken
+    assert unread == []

@@ -13,7 +13,6 @@ SAMPLES = np.array([0, 1, -1, 32_767, -32_768, 258], np.int16)
 
 def test_pcm_is_little_endian_and_bare() -> None:
     encoder = open_encoder("pcm", 16_000)
-    assert encoder.mime_type == "audio/pcm"
     assert encoder.header(None) == b""
     assert encoder.encode(SAMPLES[-1:]) == b"\x02\x01"
 
@@ -23,7 +22,6 @@ def test_wav_of_known_length_is_a_true_file(rate: int) -> None:
     encoder = open_encoder("wav", rate)
     header = encoder.header(SAMPLES.size)
     data = header + encoder.encode(SAMPLES[:2]) + encoder.encode(SAMPLES[2:])
-    assert encoder.mime_type == "audio/wav"
     assert len(header) == 44
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
     with wave.open(io.BytesIO(data)) as file:

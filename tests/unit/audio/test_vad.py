@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,3 +89,17 @@ def test_the_callers_buffer_may_be_used_again(model: SileroVad) -> None:
 def test_the_endpointer_means_the_same_windows() -> None:
     assert endpoint.WINDOW_SAMPLES == vad.WINDOW_SAMPLES
     assert endpoint.SAMPLE_RATE == vad.SAMPLE_RATE
+
+
+def test_the_library_does_not_phone_home(tmp_path: Path) -> None:
+    """onnxruntime reports the machine to its maker unless it is told not to before its import."""
+    home = tmp_path / "home"
+    home.mkdir()
+    code = "import os, app.audio.vad as vad; vad.SileroVad(); print(os.environ[vad.NO_TELEMETRY])"
+    environment = {"HOME": str(home), "TMPDIR": str(tmp_path), "PATH": os.defpath}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "1\n"
+    assert list(home.rglob("*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.audio.pcm import Float32
 from app.core.speech import (
     RecognitionEvent,
     RecognitionOptions,
@@ -17,7 +18,7 @@ from app.core.speech import (
     SentenceEnded,
     Word,
 )
-from app.engines.base import Feed, Float32
+from app.engines.base import Feed
 from app.engines.fake.options import FakeOptions
 from app.engines.fake.recognizer import FakeRecognizer
 from app.engines.fake.script import ScriptedSentence, ScriptedWord

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import EngineFailed, EngineUnavailable, Overloaded, UnknownVoice
+from app.core.errors import EngineFailed, EngineUnavailable, NotOffered, Overloaded, UnknownVoice
 from app.core.speech import (
     RecognitionEvent,
     RecognitionOptions,
@@ -152,10 +152,17 @@ async def test_an_unknown_error_shows_nothing(tmp_path: Path) -> None:
     assert failed.value.text == EngineFailed.default_text
 
 
-async def test_no_replica_is_unavailable(tmp_path: Path) -> None:
-    pool = Pool([], ready_timeout_s=0.01)
+async def test_a_replica_that_is_not_ready_in_time_is_unavailable(tmp_path: Path) -> None:
+    pool = Pool([Replica("asr-0", "asr", str(tmp_path / "none.sock"))], ready_timeout_s=0.01)
+    assert pool.roles == ["asr"]
     with pytest.raises(EngineUnavailable):
         await pool.open_recognition(OPTIONS, "id")
+
+
+async def test_what_no_replica_does_is_not_offered(tmp_path: Path) -> None:
+    pool = Pool([Replica("asr-0", "asr", str(tmp_path / "none.sock"))])
+    with pytest.raises(NotOffered, match="no synthesis"):
+        await pool.open_synthesis(Utterance(text="a", voice="b"), "id")
 
 
 async def test_a_silent_worker_is_given_up_and_told_so(
@@ -168,6 +175,19 @@ async def test_a_silent_worker_is_given_up_and_told_so(
         handle = await pool.open_recognition(OPTIONS, "id")
         assert handle.replica.name == "asr-1"
         await silent.told(Cancel)
+
+
+async def test_a_worker_that_dies_while_it_is_asked_is_a_delay(tmp_path: Path) -> None:
+    worker = ScriptedWorker("asr")
+    worker.silent = True
+    async with pool_of(tmp_path, worker) as pool:
+        opening = asyncio.ensure_future(pool.open_recognition(OPTIONS, "id"))
+        await worker.told(OpenRecognition)
+        worker.silent = False
+        worker.links[0].close()
+        handle = await opening
+        assert len(worker.links) == 2
+        handle.cancel()
 
 
 async def test_another_protocol_version_is_not_used(tmp_path: Path) -> None:

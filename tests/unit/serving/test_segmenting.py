@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from app.audio.pcm import Float32
 from app.audio.vad import SileroVad, VadState
 from app.core.errors import EngineFailed, SpeechError
 from app.core.speech import (
@@ -19,8 +20,9 @@ from app.core.speech import (
     SentenceBegan,
     SentenceChanged,
     SentenceEnded,
+    Word,
 )
-from app.engines.base import Feed, Float32, Hypothesis, RecognizerCapabilities
+from app.engines.base import Feed, Hypothesis, RecognizerCapabilities
 from app.serving.worker.segmenting import PREROLL_SAMPLES, SegmentedStream, SegmentingRecognition
 from tests.support.sound import Int16, joined, silence, tone
 
@@ -62,6 +64,7 @@ class Recorder:
         self.open_now = 0
         self.most_open = 0
         self.steps = 0
+        self.broken: Sentence | None = None
         self._fail_on = fail_on
 
     def open(self, options: RecognitionOptions) -> Sentence:
@@ -70,17 +73,22 @@ class Recorder:
         self.most_open = max(self.most_open, self.open_now)
         return self.sentences[-1]
 
-    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis]:
+    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis | Exception]:
         self.steps += 1
         if self.steps == self._fail_on:
             raise RuntimeError("broken")
-        results = []
+        results: list[Hypothesis | Exception] = []
         for feed in batch:
             sentence = cast(Sentence, feed.stream)
+            if sentence is self.broken:
+                results.append(RuntimeError("broken"))
+                continue
             assert not sentence.closed
             assert len(feed.samples) == 1600 or feed.last
             sentence.audio.append(feed.samples)
-            results.append(Hypothesis(f"{sum(map(len, sentence.audio))}"))
+            heard = sum(map(len, sentence.audio))
+            word = Word("all", 0, heard // 16)
+            results.append(Hypothesis(f"{heard}", (word,)))
         return results
 
     def close(self, stream: object) -> None:
@@ -263,6 +271,33 @@ async def test_a_failing_step_fails_its_members_and_later_tasks_work() -> None:
     assert again.error is None
     assert isinstance(again.events[-1], SentenceEnded)
     assert engine.open_now == 0
+
+
+async def test_a_stream_that_fails_in_a_step_fails_alone() -> None:
+    engine = Recorder()
+    async with service(engine) as recognition:
+        (bad, bad_sink), (well, well_sink) = start(recognition), start(recognition)
+        bad.feed(tone(500))
+        while not engine.sentences:  # noqa: ASYNC110 - the service has no event for it
+            await asyncio.sleep(0.001)
+        engine.broken = engine.sentences[0]
+        for stream in (well, bad):
+            stream.feed(tone(1000))
+            stream.end()
+        await bad_sink.over.wait()
+        await well_sink.over.wait()
+    assert isinstance(bad_sink.error, EngineFailed)
+    assert well_sink.error is None
+    assert engine.open_now == 0
+
+
+async def test_words_lie_inside_their_sentence() -> None:
+    async with service(Recorder()) as recognition:
+        sink = await recognise(recognition, joined(silence(1000), tone(500), silence(1000)), 1600)
+    for event in sink.events:
+        if isinstance(event, SentenceEnded):
+            (word,) = event.words  # as long as the audio that the engine heard
+            assert (word.start_ms, word.end_ms) == (event.start_ms, event.end_ms)
 
 
 async def test_twenty_streams_share_vad_calls_and_steps() -> None:

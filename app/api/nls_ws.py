@@ -32,11 +32,10 @@ from starlette.types import Send as SendMessage
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.auth import credentials
-from app.api.concurrency import alongside
 from app.api.doors import Doors
 from app.api.errors import deny_handshake
-from app.core.errors import AccessDenied, EngineFailed, SpeechError
-from app.core.speech import RecognitionRequest, SynthesisRequest
+from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob
+from app.core.errors import AccessDenied
 from app.nls.connection import Connection
 from app.nls.outputs import (
     Abandon,
@@ -50,16 +49,14 @@ from app.nls.outputs import (
     Send,
     SendAudio,
 )
-from app.nls.status import CLIENT_DISCONNECT, SUCCESS
+from app.nls.status import CLIENT_DISCONNECT
 from app.nls.task import Limits as SessionLimits
-from app.services.recognition import RecognitionTask
 
 log = structlog.get_logger(__name__)
 
 PATHS: Final = frozenset({"/ws/v1", "/ws/v1/asr", "/ws/v1/tts", "/stream/v1/asr", "/stream/v1/tts"})
 """All serve all namespaces (nls-protocol.md 1.1); the first is every SDK's default."""
 
-INTAKE_S: Final = 30
 OUTBOX_FRAMES: Final = 8
 _LOOK_S: Final = 1.0
 """How often the clock looks while no deadline is known: one begins when a task ends."""
@@ -128,7 +125,7 @@ class _Driver:
         self._outbox: deque[Send | SendAudio | Close] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -191,14 +188,14 @@ class _Driver:
                 case Send() | SendAudio() | Close():
                     self._post(output)
                 case OpenRecognition(request):
-                    self._start(_RecognitionJob(self, request))
+                    self._start(RecognitionJob(self, request))
                 case OpenSynthesis(request):
-                    self._start(_SynthesisJob(self, request))
+                    self._start(SynthesisJob(self, request))
                 case Abandon():
                     if self._job is not None:
                         self._job.abandon()
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         """Run ``job`` once the last one is over: it may still be cleaning up, and must not report
         into the next one's task."""
         previous, self._job = self._job, job
@@ -270,175 +267,3 @@ class _Driver:
         self.apply(self.session.tick(self.now()))
         deadline = self.session.deadline()
         self._arm(_LOOK_S if deadline is None else deadline - self.now())
-
-
-class _Job:
-    """A service task of the connection. Reports to the session, until it is abandoned."""
-
-    def __init__(self, driver: _Driver) -> None:
-        self._driver = driver
-        self._task: asyncio.Task[None] | None = None
-        self._abandoned = False
-
-    def begin(self, task: asyncio.Task[None]) -> None:
-        """``task`` runs this job."""
-        self._task = task
-
-    def abandon(self) -> None:
-        """Cancel; nothing is reported any more."""
-        self._abandoned = True
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-
-    async def run(self, after: _Job | None) -> None:
-        """Wait for the end of the job before this one, do the work, and report its end."""
-        if after is not None and after._task is not None:
-            await asyncio.wait([after._task])
-        began = self._driver.now()
-        try:
-            await self._work()
-            self._log_completed(began)
-        except SpeechError as error:
-            await self._fail(error)
-        except Exception:
-            log.exception("task failed", task_id=self._driver.session.task_id)
-            await self._fail(EngineFailed())
-
-    def _log_completed(self, began: float) -> None:
-        session = self._driver.session
-        log.info(
-            "task completed",
-            code=SUCCESS.code,
-            task_id=session.task_id,
-            namespace=session.namespace,
-            ms=round((self._driver.now() - began) * 1000),
-        )
-
-    async def _fail(self, error: SpeechError) -> None:
-        if not self._abandoned:
-            await self.report(self._driver.session.failed(error, self._driver.now()))
-
-    async def report(self, outputs: list[Output]) -> None:
-        """Carry out the session's answer, and wait for a client that is behind; stop here if the
-        answer was to abandon this job."""
-        self._driver.apply(outputs)
-        await self._driver.drained()
-        if self._abandoned:
-            raise asyncio.CancelledError
-
-    async def _work(self) -> None:
-        raise NotImplementedError
-
-    def take(self, command: Feed | FinishAudio | Configure) -> None:
-        """A command for the service; only recognition has any."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the reader has to pause."""
-        return False
-
-    async def has_room(self) -> None:
-        """Wait until it may go on."""
-
-
-class _RecognitionJob(_Job):
-    """Feeds a recognition task, and reports its events to the session."""
-
-    def __init__(self, driver: _Driver, request: RecognitionRequest) -> None:
-        super().__init__(driver)
-        self._request = request
-        self._limit = INTAKE_S * request.sample_rate * 2
-        self._recognition: RecognitionTask | None = None
-        self._intake: deque[Feed | FinishAudio | Configure] = deque()
-        self._intake_bytes = 0
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._bad_audio: SpeechError | None = None
-        self._over = False
-
-    def take(self, command: Feed | FinishAudio | Configure) -> None:
-        if self._over or self._abandoned or self._bad_audio is not None:
-            return
-        task = None if self._intake else self._recognition
-        if isinstance(command, Feed) and task is not None and task.takes(command.data):
-            try:
-                task.feed(command.data)
-            except SpeechError as error:
-                self._bad_audio = error
-                self._filled.set()
-            return
-        self._intake.append(command)
-        self._intake_bytes += _cost(command)
-        self._filled.set()
-
-    @property
-    def is_full(self) -> bool:
-        return self._intake_bytes > self._limit and not (self._over or self._abandoned)
-
-    async def has_room(self) -> None:
-        while self.is_full:
-            self._room.clear()
-            await self._room.wait()
-
-    def abandon(self) -> None:
-        super().abandon()
-        self._room.set()
-
-    async def _work(self) -> None:
-        session = self._driver.session
-        try:
-            async with self._driver.doors.recognition.open(self._request) as task:
-                await self.report(session.opened(self._driver.now()))
-                self._recognition = task
-                await alongside(self._work_off(task), self._report_events(task))
-            await self.report(session.finished(self._driver.now()))
-        finally:
-            self._over = True
-            self._room.set()
-
-    async def _report_events(self, task: RecognitionTask) -> None:
-        session = self._driver.session
-        async for event in task.events():
-            await self.report(session.event(event, self._driver.now()))
-
-    async def _work_off(self, task: RecognitionTask) -> None:
-        """Hand over what could not be fed at once."""
-        while True:
-            while self._intake:
-                match self._intake[0]:
-                    case Feed(data):
-                        await task.feed_all(data)
-                    case Configure(silence_ms):
-                        task.configure(silence_ms)
-                    case FinishAudio():
-                        task.finish()
-                # Only now: what comes meanwhile must queue up behind it.
-                self._intake_bytes -= _cost(self._intake.popleft())
-                self._room.set()
-            if self._bad_audio is not None:
-                raise self._bad_audio
-            self._filled.clear()
-            await self._filled.wait()
-
-
-class _SynthesisJob(_Job):
-    """Passes a synthesis' audio to the session."""
-
-    def __init__(self, driver: _Driver, request: SynthesisRequest) -> None:
-        super().__init__(driver)
-        self._request = request
-
-    async def _work(self) -> None:
-        session, now = self._driver.session, self._driver.now
-        service = self._driver.doors.synthesis
-        service.check(self._request)
-        await self.report(session.opened(now()))
-        async with contextlib.aclosing(service.speak(self._request)) as pieces:
-            async for piece in pieces:
-                await self.report(session.audio(piece, now()))
-        await self.report(session.finished(now()))
-
-
-def _cost(command: Feed | FinishAudio | Configure) -> int:
-    """Bytes of memory that a waiting command takes, roughly."""
-    return 200 + (len(command.data) if isinstance(command, Feed) else 0)

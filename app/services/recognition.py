@@ -20,8 +20,8 @@ from app.audio.pcm import Int16
 from app.audio.resample import Resampler
 from app.core.errors import AudioTooLong
 from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
+from app.serving.handles import RecognitionHandle
 from app.serving.pool import Pool
-from app.serving.replica import RecognitionHandle
 
 log = structlog.get_logger(__name__)
 

@@ -24,8 +24,8 @@ from app.audio.resample import Resampler
 from app.core.errors import DeadlineExceeded, EngineUnavailable, InvalidText, Overloaded
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
+from app.serving.handles import SpeechHandle
 from app.serving.pool import Pool
-from app.serving.replica import SpeechHandle
 from app.text.sentences import split_sentences
 from app.voices.catalogue import VoiceCatalogue
 

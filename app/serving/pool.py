@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 from app.core.errors import EngineUnavailable, NotOffered, Overloaded
 from app.core.speech import RecognitionOptions, Role, Utterance
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
+from app.serving.handles import RecognitionHandle, SpeechHandle
 from app.serving.protocol import Hello
-from app.serving.replica import RecognitionHandle, Replica, SpeechHandle, running
+from app.serving.replica import Replica, running
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from app.client.nls import NlsClient
 from app.engines.fake.options import FakeOptions
 from app.engines.fake.recognizer import FakeRecognizer
 from app.engines.fake.synthesizer import FakeSynthesizer
-from app.serving.replica import RecognitionHandle, SpeechHandle
+from app.serving.handles import RecognitionHandle, SpeechHandle
 from tests.support.live import Live, live_server
 from tests.support.rawsocket import (
     BINARY,

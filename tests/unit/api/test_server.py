@@ -17,10 +17,11 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from app.access.tokens import AccessPolicy
-from app.api import server
+from app.api import connections
 from app.api.auth import credentials
+from app.api.connections import MAX_HEAD_BYTES, single_headers
 from app.api.errors import deny_handshake
-from app.api.server import MAX_HEAD_BYTES, build_server, single_headers
+from app.api.server import build_server
 from app.core.errors import AccessDenied
 
 FIRST_KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -263,7 +264,7 @@ def test_no_server_pings(echo: FastAPI) -> None:
 async def test_a_connection_without_a_whole_head_is_cut_off(
     echo: FastAPI, live: Any, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.1)
     async with live(echo) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
@@ -275,7 +276,7 @@ async def test_a_connection_without_a_whole_head_is_cut_off(
 async def test_a_websocket_is_not_cut_off_for_its_head(
     echo: FastAPI, live: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.1)
     async with live(echo) as port:
         reader, writer = await _open(port)
         await asyncio.sleep(0.3)
@@ -326,7 +327,7 @@ class Talker:
 async def test_a_client_that_does_not_read_is_cut_off(
     live: Any, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "UNREAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connections, "UNREAD_TIMEOUT_S", 0.1)
     talker = Talker()
     async with live(talker) as port:
         with _small(port) as client:
@@ -336,10 +337,10 @@ async def test_a_client_that_does_not_read_is_cut_off(
 
 def test_a_client_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     unread = [300, 200, 199, 199]
-    monkeypatch.setattr(server, "_unread", lambda transport: unread.pop(0))
+    monkeypatch.setattr(connections, "_unread", lambda transport: unread.pop(0))
     loop, transport = Mock(), Mock()
 
-    class Protocol(server._Reading, asyncio.Protocol):
+    class Protocol(connections._Reading, asyncio.Protocol):
         pass
 
     protocol = Protocol()

@@ -20,7 +20,7 @@ from app.core.speech import (
     Utterance,
 )
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
-from app.serving import replica as replica_module
+from app.serving import handles
 from app.serving.pool import Pool
 from app.serving.protocol import (
     PROTOCOL_VERSION,
@@ -168,7 +168,7 @@ async def test_what_no_replica_does_is_not_offered(tmp_path: Path) -> None:
 async def test_a_silent_worker_is_given_up_and_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica_module, "OPEN_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(handles, "OPEN_TIMEOUT_S", 0.02)
     silent, well = ScriptedWorker("asr"), ScriptedWorker("asr")
     silent.silent = True
     async with pool_of(tmp_path, silent, well) as pool:

@@ -1,0 +1,213 @@
+"""The service tasks of a WebSocket connection: what the session asks the services to do, and their
+answers on the way back to the session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Final, Protocol
+
+import structlog
+
+from app.api.concurrency import alongside
+from app.api.doors import Doors
+from app.core.errors import EngineFailed, SpeechError
+from app.core.speech import RecognitionRequest, SynthesisRequest
+from app.nls.connection import Connection
+from app.nls.outputs import Configure, Feed, FinishAudio, Output
+from app.nls.status import SUCCESS
+from app.services.recognition import RecognitionTask
+
+log = structlog.get_logger(__name__)
+
+INTAKE_S: Final = 30
+
+
+class Driver(Protocol):
+    """The connection that a job belongs to (``nls_ws.py``)."""
+
+    doors: Doors
+    session: Connection
+
+    def now(self) -> float:
+        """The session's clock."""
+        ...
+
+    def apply(self, outputs: list[Output]) -> None:
+        """Carry out what the session answered."""
+
+    async def drained(self) -> None:
+        """Wait until the client has read enough of what was sent."""
+
+
+class Job:
+    """A service task of the connection. Reports to the session, until it is abandoned."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._task: asyncio.Task[None] | None = None
+        self._abandoned = False
+
+    def begin(self, task: asyncio.Task[None]) -> None:
+        """``task`` runs this job."""
+        self._task = task
+
+    def abandon(self) -> None:
+        """Cancel; nothing is reported any more."""
+        self._abandoned = True
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def run(self, after: Job | None) -> None:
+        """Wait for the end of the job before this one, do the work, and report its end."""
+        if after is not None and after._task is not None:
+            await asyncio.wait([after._task])
+        began = self._driver.now()
+        try:
+            await self._work()
+            self._log_completed(began)
+        except SpeechError as error:
+            await self._fail(error)
+        except Exception:
+            log.exception("task failed", task_id=self._driver.session.task_id)
+            await self._fail(EngineFailed())
+
+    def _log_completed(self, began: float) -> None:
+        session = self._driver.session
+        log.info(
+            "task completed",
+            code=SUCCESS.code,
+            task_id=session.task_id,
+            namespace=session.namespace,
+            ms=round((self._driver.now() - began) * 1000),
+        )
+
+    async def _fail(self, error: SpeechError) -> None:
+        if not self._abandoned:
+            await self.report(self._driver.session.failed(error, self._driver.now()))
+
+    async def report(self, outputs: list[Output]) -> None:
+        """Carry out the session's answer, and wait for a client that is behind; stop here if the
+        answer was to abandon this job."""
+        self._driver.apply(outputs)
+        await self._driver.drained()
+        if self._abandoned:
+            raise asyncio.CancelledError
+
+    async def _work(self) -> None:
+        raise NotImplementedError
+
+    def take(self, command: Feed | FinishAudio | Configure) -> None:
+        """A command for the service; only recognition has any."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader has to pause."""
+        return False
+
+    async def has_room(self) -> None:
+        """Wait until it may go on."""
+
+
+class RecognitionJob(Job):
+    """Feeds a recognition task, and reports its events to the session."""
+
+    def __init__(self, driver: Driver, request: RecognitionRequest) -> None:
+        super().__init__(driver)
+        self._request = request
+        self._limit = INTAKE_S * request.sample_rate * 2
+        self._recognition: RecognitionTask | None = None
+        self._intake: deque[Feed | FinishAudio | Configure] = deque()
+        self._intake_bytes = 0
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._bad_audio: SpeechError | None = None
+        self._over = False
+
+    def take(self, command: Feed | FinishAudio | Configure) -> None:
+        if self._over or self._abandoned or self._bad_audio is not None:
+            return
+        task = None if self._intake else self._recognition
+        if isinstance(command, Feed) and task is not None and task.takes(command.data):
+            try:
+                task.feed(command.data)
+            except SpeechError as error:
+                self._bad_audio = error
+                self._filled.set()
+            return
+        self._intake.append(command)
+        self._intake_bytes += _cost(command)
+        self._filled.set()
+
+    @property
+    def is_full(self) -> bool:
+        return self._intake_bytes > self._limit and not (self._over or self._abandoned)
+
+    async def has_room(self) -> None:
+        while self.is_full:
+            self._room.clear()
+            await self._room.wait()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._room.set()
+
+    async def _work(self) -> None:
+        session = self._driver.session
+        try:
+            async with self._driver.doors.recognition.open(self._request) as task:
+                await self.report(session.opened(self._driver.now()))
+                self._recognition = task
+                await alongside(self._work_off(task), self._report_events(task))
+            await self.report(session.finished(self._driver.now()))
+        finally:
+            self._over = True
+            self._room.set()
+
+    async def _report_events(self, task: RecognitionTask) -> None:
+        session = self._driver.session
+        async for event in task.events():
+            await self.report(session.event(event, self._driver.now()))
+
+    async def _work_off(self, task: RecognitionTask) -> None:
+        """Hand over what could not be fed at once."""
+        while True:
+            while self._intake:
+                match self._intake[0]:
+                    case Feed(data):
+                        await task.feed_all(data)
+                    case Configure(silence_ms):
+                        task.configure(silence_ms)
+                    case FinishAudio():
+                        task.finish()
+                # Only now: what comes meanwhile must queue up behind it.
+                self._intake_bytes -= _cost(self._intake.popleft())
+                self._room.set()
+            if self._bad_audio is not None:
+                raise self._bad_audio
+            self._filled.clear()
+            await self._filled.wait()
+
+
+class SynthesisJob(Job):
+    """Passes a synthesis' audio to the session."""
+
+    def __init__(self, driver: Driver, request: SynthesisRequest) -> None:
+        super().__init__(driver)
+        self._request = request
+
+    async def _work(self) -> None:
+        session, now = self._driver.session, self._driver.now
+        service = self._driver.doors.synthesis
+        service.check(self._request)
+        await self.report(session.opened(now()))
+        async with contextlib.aclosing(service.speak(self._request)) as pieces:
+            async for piece in pieces:
+                await self.report(session.audio(piece, now()))
+        await self.report(session.finished(now()))
+
+
+def _cost(command: Feed | FinishAudio | Configure) -> int:
+    """Bytes of memory that a waiting command takes, roughly."""
+    return 200 + (len(command.data) if isinstance(command, Feed) else 0)

@@ -29,6 +29,11 @@ def missing() -> list[str]:
         lines.append("pocketsphinx: tests of the embedded recogniser (Python 3.11 or 3.13)")
     if importlib.util.find_spec("espeakng_loader") is None:
         lines.append("espeakng_loader: tests of the embedded synthesiser")
+    # Debian keeps these two out of the path of most users.
+    places = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"
+    for proxy in ("nginx", "haproxy"):
+        if shutil.which(proxy, path=places) is None:
+            lines.append(f"{proxy}: tests of the proxy configurations in deploy (apt: {proxy})")
     return lines
 
 

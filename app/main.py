@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -20,8 +21,9 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.access.tokens import AccessPolicy
-from app.api import catalogue, errors, health, index, rest_asr, rest_tts
+from app.api import catalogue, errors, health, index, metrics, rest_asr, rest_tts
 from app.api.doors import Doors, Limits
+from app.api.drain import Drain, RequestDoor
 from app.api.nls_ws import WebSocketDoor
 from app.api.requests import Boundary
 from app.api.server import build_server
@@ -29,14 +31,15 @@ from app.core import logs
 from app.core.config import Config
 from app.services.recognition import RecognitionService
 from app.services.synthesis import SynthesisService
+from app.serving import certificate
 from app.serving.control import Control
 from app.serving.pool import Pool
 from app.serving.replica import Replica
 from app.voices.aliases import Aliases, AliasFileError
 from app.voices.catalogue import VoiceCatalogue
 
-STOP_GRACE_S = 5
-"""Requests that still run when the process is told to end have this long."""
+STOP_GRACE_S = 1
+"""Requests that still run after the drain have this long."""
 
 
 def build_access(config: Config) -> AccessPolicy:
@@ -47,6 +50,11 @@ def build_access(config: Config) -> AccessPolicy:
     )
 
 
+def build_drain(config: Config) -> Drain:
+    """How this process will end."""
+    return Drain(config.drain_delay_seconds, config.drain_timeout_seconds)
+
+
 def build_app(
     config: Config,
     pool: Pool,
@@ -54,6 +62,8 @@ def build_app(
     synthesis: SynthesisService,
     voices: VoiceCatalogue,
     access: AccessPolicy,
+    drain: Drain,
+    metrics_directory: Path | None = None,
 ) -> ASGIApp:
     """The ASGI application. The services are started and stopped by the caller."""
     doors = Doors(
@@ -72,8 +82,10 @@ def build_app(
         cors_origins=config.cors_origins,
         token_in_message=config.ws_token_in_message,
         asr_model_mode=config.asr_model_mode,
+        drain=drain,
+        metrics_directory=metrics_directory,
     )
-    return WebSocketDoor(mount(doors), doors)
+    return WebSocketDoor(RequestDoor(mount(doors), drain), doors)
 
 
 def mount(doors: Doors) -> FastAPI:
@@ -98,13 +110,18 @@ def mount(doors: Doors) -> FastAPI:
             expose_headers=["X-NLS-RequestId", "task_id"],
         )
     # The index comes last: it answers the WebSocket paths that nobody else knows.
-    for module in (health, catalogue, rest_asr, rest_tts, index):
+    for module in (health, catalogue, metrics, rest_asr, rest_tts, index):
         app.include_router(module.router(doors))
     return app
 
 
 @asynccontextmanager
-async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncIterator[ASGIApp]:
+async def running_app(
+    config: Config,
+    replicas: Sequence[Replica],
+    drain: Drain,
+    metrics_directory: Path | None = None,
+) -> AsyncIterator[ASGIApp]:
     """The application with its services, connected to the workers inside the block."""
     voices = VoiceCatalogue(Aliases(config.voices_dir))
     await asyncio.to_thread(voices.refresh)
@@ -117,7 +134,9 @@ async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncItera
     access = build_access(config)
     async with pool.running():
         try:
-            yield build_app(config, pool, recognition, synthesis, voices, access)
+            yield build_app(
+                config, pool, recognition, synthesis, voices, access, drain, metrics_directory
+            )
         finally:
             synthesis.close()
 
@@ -125,7 +144,8 @@ async def running_app(config: Config, replicas: Sequence[Replica]) -> AsyncItera
 async def _serve(told: dict[str, Any], control: Control, listener: socket.socket) -> None:
     config = Config.model_validate(told["settings"])
     replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
-    async with running_app(config, replicas) as app:
+    drain = build_drain(config)
+    async with running_app(config, replicas, drain, Path(told["metrics"])) as app:
         server = build_server(
             app,
             max_message_bytes=config.max_message_bytes,
@@ -135,17 +155,23 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
             on_started=control.ready,
         )
 
-        def stop() -> None:
-            server.should_exit = True
+        def reload() -> None:
+            context, cert, key = server.config.ssl, config.ssl_certfile, config.ssl_keyfile
+            if context is not None and cert is not None and key is not None:
+                certificate.renew(context, cert, key)
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, drain.begin, server)
+        control.follow(loop, reload=reload)
         await server.serve(sockets=[listener])
 
 
 def main() -> None:
     """Serve one socket until the supervisor ends this process."""
-    # Ctrl-C reaches the whole process group; the supervisor decides what ends when.
+    # Ctrl-C and the end of a terminal reach the whole process group; the supervisor decides what
+    # ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Control(int(sys.argv[1]))
     told = control.read_config()
     logs.setup_child(told["name"], told["settings"]["log_level"])

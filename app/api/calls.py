@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from app.nls.status import Family
+from app.nls.status import SUCCESS, Family
 
 
 def new_task_id() -> str:
@@ -18,10 +18,12 @@ def new_task_id() -> str:
 
 @dataclass(slots=True)
 class Call:
-    """One request. A door sets ``family`` when it is not a recognition."""
+    """One request. A door sets ``family`` when it is not a recognition; ``code`` is that of its
+    failure, where it failed."""
 
     task_id: str = field(default_factory=new_task_id)
     family: Family = "recognition"
+    code: int = SUCCESS.code
 
     @property
     def headers(self) -> dict[str, str]:

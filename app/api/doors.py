@@ -6,10 +6,12 @@ that no door reads a global.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.access.tokens import AccessPolicy
+from app.api.drain import Drain
 
 if TYPE_CHECKING:
     from app.services.recognition import RecognitionService
@@ -43,7 +45,8 @@ class Doors:
     from a browser; none by default. ``token_in_message``: a WebSocket handshake may lack the token
     if a message brings it. ``asr_model_mode``: only shown, where the earlier FunSpeech
     (zaigie/FunSpeech) shows it.
-    ``formats``: of audio, in both directions.
+    ``formats``: of audio, in both directions. ``drain``: whether this process is about to end.
+    ``metrics_directory``: of all processes' figures; None for this one's only.
     """
 
     recognition: RecognitionService
@@ -57,3 +60,5 @@ class Doors:
     token_in_message: bool = True
     asr_model_mode: str = "all"
     formats: frozenset[str] = frozenset({"pcm", "wav"})
+    drain: Drain = field(default_factory=Drain)
+    metrics_directory: Path | None = None

@@ -35,6 +35,7 @@ def failure(
     status: Status, text: str, call: Call, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """The JSON answer of a failed call."""
+    call.code = status.code
     content = {
         "task_id": call.task_id,
         "result": "",

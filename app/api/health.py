@@ -44,8 +44,13 @@ def router(doors: Doors) -> APIRouter:
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
-    @routes.get("/health/ready", summary="All that this server offers is ready (503: not yet)")
+    @routes.get(
+        "/health/ready",
+        summary="All that this server offers is ready (503: not yet, or not any more)",
+    )
     async def ready() -> JSONResponse:
+        if doors.drain.begun:
+            return JSONResponse({"status": "draining"}, 503)
         waiting = [role for role in pool.roles if not pool.ready(role)]
         if waiting:
             return JSONResponse({"status": "not ready", "waiting_for": waiting}, 503)

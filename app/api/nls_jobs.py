@@ -12,6 +12,7 @@ import structlog
 
 from app.api.concurrency import alongside
 from app.api.doors import Doors
+from app.core import metrics
 from app.core.errors import EngineFailed, SpeechError
 from app.core.speech import RecognitionRequest, SynthesisRequest
 from app.nls.connection import Connection
@@ -48,6 +49,7 @@ class Job:
         self._driver = driver
         self._task: asyncio.Task[None] | None = None
         self._abandoned = False
+        self._began = driver.now()
 
     def begin(self, task: asyncio.Task[None]) -> None:
         """``task`` runs this job."""
@@ -59,28 +61,33 @@ class Job:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
+    async def ended(self) -> None:
+        """Wait until nothing of it is left."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     async def run(self, after: Job | None) -> None:
         """Wait for the end of the job before this one, do the work, and report its end."""
-        if after is not None and after._task is not None:
-            await asyncio.wait([after._task])
-        began = self._driver.now()
+        if after is not None:
+            await after.ended()
         try:
             await self._work()
-            self._log_completed(began)
+            self._note_completed()
         except SpeechError as error:
             await self._fail(error)
         except Exception:
             log.exception("task failed", task_id=self._driver.session.task_id)
             await self._fail(EngineFailed())
 
-    def _log_completed(self, began: float) -> None:
+    def _note_completed(self) -> None:
         session = self._driver.session
+        metrics.TASKS.labels(session.namespace, SUCCESS.code).inc()
         log.info(
             "task completed",
             code=SUCCESS.code,
             task_id=session.task_id,
             namespace=session.namespace,
-            ms=round((self._driver.now() - began) * 1000),
+            ms=round((self._driver.now() - self._began) * 1000),
         )
 
     async def _fail(self, error: SpeechError) -> None:
@@ -93,6 +100,8 @@ class Job:
         self._driver.apply(outputs)
         await self._driver.drained()
         if self._abandoned:
+            if not self._driver.session.closed:
+                self._note_completed()  # early, by voice detection
             raise asyncio.CancelledError
 
     async def _work(self) -> None:

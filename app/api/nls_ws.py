@@ -14,6 +14,9 @@ been granted yet, it waits in the job's intake. Full queues: the intake holds ab
 above that the reader pauses (so Stop, pings and closes are otherwise seen at once); of interim
 results only the newest waits in the outbox; finals and audio wait until the client has read what is
 before them, and a client that reads nothing for a minute is cut off (``app/api/server.py``).
+
+While the process is about to end (``drain.py``), the session is told so, and answers as to anything
+else.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from app.api.auth import credentials
 from app.api.doors import Doors
 from app.api.errors import deny_handshake
 from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob
+from app.core import metrics
 from app.core.errors import AccessDenied
 from app.nls.connection import Connection
 from app.nls.outputs import (
@@ -49,7 +53,7 @@ from app.nls.outputs import (
     Send,
     SendAudio,
 )
-from app.nls.status import CLIENT_DISCONNECT
+from app.nls.status import CLIENT_DISCONNECT, Status
 from app.nls.task import Limits as SessionLimits
 
 log = structlog.get_logger(__name__)
@@ -120,6 +124,7 @@ class _Driver:
                 synthesis_formats=doors.formats,
             ),
             now=self.now(),
+            draining=doors.drain.refusing,
         )
         self._group = asyncio.TaskGroup()
         self._outbox: deque[Send | SendAudio | Close] = deque()
@@ -135,12 +140,15 @@ class _Driver:
 
     async def run(self) -> None:
         """Serve the connection until either side ends it."""
+        metrics.CONNECTIONS.inc()
         try:
             async with self._group:
                 self._arm(_LOOK_S)
-                await self._read()
+                with self.doors.drain.connection(self):
+                    await self._read()
         except* _ConnectionOver:
             if self.session.active:
+                self._count(CLIENT_DISCONNECT)
                 log.info(
                     "client disconnected",
                     code=CLIENT_DISCONNECT.code,
@@ -152,8 +160,26 @@ class _Driver:
             with contextlib.suppress(Exception):
                 await self._websocket.close(1011)
         finally:
+            metrics.CONNECTIONS.dec()
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _count(self, status: Status) -> None:
+        metrics.TASKS.labels(self.session.namespace, status.code).inc()
+
+    # The end of the process
+
+    def drain(self) -> None:
+        """See ``drain.py``."""
+        self.apply(self.session.drain(self.now()))
+
+    def finish_early(self) -> None:
+        """See ``drain.py``."""
+        self.apply(self.session.finish_early(self.now()))
+
+    def cut_off(self) -> None:
+        """See ``drain.py``."""
+        self.apply(self.session.cut_off(self.now()))
 
     async def _read(self) -> None:
         for count in itertools.count(1):
@@ -211,6 +237,7 @@ class _Driver:
             if isinstance(last, Send) and last.interim:
                 self._outbox.pop()
         if isinstance(output, Close) and output.status is not None:
+            self._count(output.status)
             log.info(
                 "task refused or failed",
                 code=output.status.code,
@@ -242,7 +269,9 @@ class _Driver:
                     await self._websocket.send({"type": "websocket.send", "text": text})
                 case SendAudio(data):
                     await self._websocket.send({"type": "websocket.send", "bytes": data})
-                case Close(code):
+                case Close(code, status):
+                    if status is None and self._job is not None:
+                        await self._job.ended()  # it has Completed, and has yet to log it
                     await self._websocket.close(code)
         except (WebSocketDisconnect, RuntimeError, OSError):
             raise _ConnectionOver from None

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.calls import call_of
 from app.api.errors import failure
+from app.core import metrics
 from app.core.errors import EngineFailed
 from app.nls.status import SERVER_ERROR
 
@@ -21,6 +22,10 @@ _QUIET_PATHS: Final = frozenset(
 """Asked every few seconds by an orchestrator: what they answer is not worth a line."""
 
 _LONGEST_LOGGED_PATH: Final = 200
+
+
+_TASK_PATHS: Final = frozenset({"/stream/v1/asr", "/stream/v1/tts"})
+"""Each request is a task, to be counted; other paths are a client's choice and no label."""
 
 
 class Boundary:
@@ -55,6 +60,8 @@ class Boundary:
             if not http_status:
                 answer = failure(SERVER_ERROR, EngineFailed.default_text, call)
                 await answer(scope, receive, watched)
+        if scope["path"] in _TASK_PATHS:
+            metrics.TASKS.labels(scope["path"], call.code).inc()
         if http_status not in (200, 503) or scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request",

@@ -20,9 +20,9 @@ from app.api.connections import NlsHttpProtocol, NlsWebSocketProtocol
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves the process's signals alone: whoever runs it decides when to
-    set ``should_exit``. Run it with ``await server.serve(sockets=[...])``, which closes the
-    sockets at its end.
+    """A uvicorn server that leaves the process's signals alone: whoever runs it drains and ends it
+    (``drain.py``). Run it with ``await server.serve(sockets=[...])``, which closes the sockets at
+    its end.
     """
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None] | None) -> None:
@@ -34,6 +34,23 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and self._on_started is not None:
             self._on_started()
+
+    @property
+    def has_websockets(self) -> bool:
+        """Whether a WebSocket is open, or waits for the client's answer to our close frame."""
+        return any(isinstance(each, NlsWebSocketProtocol) for each in self.server_state.connections)
+
+    def stop_accepting(self) -> None:
+        """Close this server's listening sockets, and only them. A client that connects is refused
+        where no other process holds the socket."""
+        if self.started:
+            for each in self.servers:
+                each.close()
+
+    def end_now(self) -> None:
+        """End without waiting for anything."""
+        self.force_exit = True
+        self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

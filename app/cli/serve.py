@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 import structlog
 
@@ -43,19 +44,50 @@ def serve() -> None:
 
 async def _run(config: configuration.Config, sink: LogSink) -> None:
     supervisor = TellingSupervisor(
-        config, sink.emit_line, lambda running: announce(config, running)
+        config,
+        sink.emit_line,
+        lambda running: announce(config, running),
+        lambda: reread(config, sink),
     )
     async with stopping_on_signals(supervisor):
         await supervisor.run()
 
 
 class TellingSupervisor(Supervisor):
-    """Says in the log that a stop was asked for."""
+    """Says in the log that a stop was asked for, and rereads what is not the supervisor's own."""
+
+    def __init__(
+        self,
+        config: configuration.Config,
+        emit_line: Callable[[str, bytes], None],
+        announce: Callable[[Running], None],
+        reread: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config, emit_line, announce)
+        self._reread = reread
+
+    def reload(self) -> None:
+        """See :meth:`Supervisor.reload`."""
+        self._reread()
+        super().reload()
 
     def stop(self) -> None:
         """See :meth:`Supervisor.stop`."""
         log.info("stopping")
         super().stop()
+
+
+def reread(config: configuration.Config, sink: LogSink) -> None:
+    """Go on in a new log file if the old one was moved, and name the settings that were changed
+    since the start: they take effect with the next one."""
+    sink.reopen()
+    try:
+        names = configuration.changed(config, configuration.load())
+    except configuration.ConfigError as error:
+        log.error("the changed settings would stop the next start", reason=str(error))
+        return
+    if names:
+        log.warning("changed settings need a restart", settings=names)
 
 
 def announce(config: configuration.Config, running: Running) -> None:

@@ -88,7 +88,9 @@ class TaskStarter(ABC):
         words = LONG_SYNTHESIZER if long_text else SYNTHESIZER
         return self._start(SynthesisTask, words, payload)
 
-    async def transcribe(self, audio: bytes | Iterable[bytes], **options: Any) -> list[Event]:
+    async def transcribe(
+        self, audio: bytes | Iterable[bytes] | AsyncIterable[bytes], **options: Any
+    ) -> list[Event]:
         """Send all ``audio`` as fast as the server takes it, and return all events.
 
         ``options`` are those of :meth:`transcriber`. Raises what :meth:`RecognitionTask.events`

@@ -249,8 +249,22 @@ class Config(BaseModel):
     idle_timeout_seconds: float = Field(default=10.0, gt=0)
     """A recognition task whose client is silent for this long fails with 40000004."""
 
+    drain_delay_seconds: float = Field(default=0.0, ge=0)
+    """On SIGTERM, time to go on serving while /health/ready says 503, so that load balancers send
+    new clients elsewhere."""
+
+    drain_timeout_seconds: float = Field(default=10.0, ge=0)
+    """On SIGTERM, after that delay, time for running tasks and requests to complete. What still
+    runs then is ended early, within 3 s: recognition delivers what it heard, and the task fails
+    with 50000001."""
+
     start_timeout_seconds: float = Field(default=120.0, gt=0)
     """Time for an engine to load, counted anew at each step of progress that it reports."""
+
+    hang_timeout_seconds: float = Field(default=15.0, ge=2)
+    """A process without a sign of life for this long, or with work that does not advance, is
+    replaced. Must exceed the longest single step of an engine (a synthesis engine that returns a
+    sentence in one piece: the longest sentence); less finds a hang sooner, and kills slow work."""
 
     # --- the fake engine, for tests and measurements --------------------------------------------
     fake_asr_delay_ms: float = Field(default=0.0, ge=0)
@@ -296,6 +310,11 @@ class Config(BaseModel):
             for field in type(self).model_fields
             if field.startswith(prefix)
         }
+
+
+def changed(before: Config, after: Config) -> list[str]:
+    """The variables whose values differ, by name; never the values, which may be secrets."""
+    return [name.upper() for name, value in after if value != getattr(before, name)]
 
 
 def load(env_file: str | Path | None = ".env", environ: Mapping[str, str] | None = None) -> Config:

@@ -13,6 +13,7 @@
     ├── Overloaded                   no capacity now; try again later
     ├── DeadlineExceeded             the work did not finish in time
     └── EngineFailed                 our fault; the text says nothing of the cause
+        ├── EngineLost               the worker died under the task; another can take it over
         └── EngineUnavailable        no worker is ready
 
 The classes carry no status code: each wire format maps classes to codes in one table
@@ -108,6 +109,11 @@ class EngineFailed(SpeechError):
     """The engine failed on this task. The cause is in the server's log, under the task's id."""
 
     default_text = "The speech engine failed on this task; try again."
+
+
+class EngineLost(EngineFailed):
+    """The worker died under the task. What was accepted is not lost: the services repeat it
+    elsewhere, so a client sees this only where no worker came back in time."""
 
 
 class EngineUnavailable(EngineFailed):

@@ -13,6 +13,7 @@ import io
 import json
 import logging.handlers
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -79,6 +80,11 @@ class LogSink:
         if record is not None:
             self._writer.put(record)
 
+    def reopen(self) -> None:
+        """Write on into a new file of the same name, if somebody moved the old one (logrotate)."""
+        if self._file is not None:
+            self._file.moved.set()
+
     def close(self) -> None:
         """Write what waits, and close the file."""
         self._writer.close()
@@ -111,11 +117,16 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
 
     terminator = ""
 
+    def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
+        super().__init__(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+        self.moved = threading.Event()
+        """Set from any thread: the next line goes to a file that is opened anew."""
+
     @classmethod
     def open(cls, path: Path, max_bytes: int, backups: int) -> _RotatingFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return cls(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+            return cls(path, max_bytes, backups)
         except OSError as error:
             raise ConfigError(
                 f"LOG_FILE: must name a file that can be written, got {str(path)!r} "
@@ -123,6 +134,9 @@ class _RotatingFile(logging.handlers.RotatingFileHandler):
             ) from None
 
     def write(self, text: str) -> None:
+        if self.moved.is_set():
+            self.moved.clear()
+            self.close()  # emit opens it again
         self.emit(logging.makeLogRecord({"msg": text}))
 
     def handleError(self, record: logging.LogRecord) -> None:

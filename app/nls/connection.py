@@ -15,6 +15,19 @@ else ever is.
     binary                           ignored                 passed on
 
 (nls-protocol.md 8.4; every TaskFailed is followed by a close with code 1000.)
+
+When the server ends, ``drain``, ``finish_early`` and ``cut_off`` are called in this order, once
+each; from the first on every close has the code 1001:
+
+    after         no task                 task active
+    ------------  ----------------------  --------------------------------------------
+    drain         closed                  goes on; closed after Completed
+    finish_early  closed                  no more audio is taken: what there is is recognised and
+                                          delivered, then TaskFailed 50000001. A synthesis fails
+    cut_off       closed                  TaskFailed 50000001
+
+A connection that is opened after ``drain`` is ``draining`` from its beginning: Start is answered
+with TaskFailed 40000005.
 """
 
 from __future__ import annotations
@@ -32,15 +45,19 @@ from app.nls.status import (
     IDLE_TIMEOUT,
     MESSAGE_INVALID,
     NAMESPACE_NOT_FOUND,
+    SHUTTING_DOWN_TEXT,
     TASK_STATE_ERROR,
+    TOO_MANY_REQUESTS,
     Family,
     ProtocolError,
+    Status,
     code_of,
     quote,
 )
-from app.nls.task import REPLY_DELAY_S, Limits, Phase, Task
+from app.nls.task import REPLY_DELAY_S, Limits, Phase, ShuttingDown, Task
 
 NORMAL_CLOSURE: Final = 1000
+GOING_AWAY: Final = 1001
 
 Authorize = Callable[[str | None, str | None], None]
 """Called with the token in a Start message (None where it has none) and its appkey; raises
@@ -50,7 +67,8 @@ Authorize = Callable[[str | None, str | None], None]
 class Connection:
     """The protocol state of one connection.
 
-    ``new_id`` gives 32 fresh hex digits. ``now``: when the connection was accepted.
+    ``new_id`` gives 32 fresh hex digits. ``now``: when the connection was accepted. ``draining``:
+    the server is about to end.
 
     Reports about the service task (``opened``, ``event``, ``audio``, ``finished``, ``failed``) are
     ignored when no task is active. The driver must not report on an abandoned task once a next one
@@ -64,7 +82,9 @@ class Connection:
         new_id: Callable[[], str],
         limits: Limits,
         now: float,
+        draining: bool = False,
     ) -> None:
+        self._draining = draining
         self._authorize = authorize
         self._new_id = new_id
         self._limits = limits
@@ -166,12 +186,29 @@ class Connection:
         if deadline is None or now < deadline:
             return []
         if self._active is None:
-            return [self._close(Close(NORMAL_CLOSURE))]
+            return [self._close()]
         text = (
             "Websocket session is idle for too long time, "
             f"the last directive is '{self._last_directive}'!"
         )
         return self._fail(ProtocolError(IDLE_TIMEOUT, text))
+
+    # The end of the server
+
+    def drain(self, now: float) -> list[Output]:
+        """The server ends: no new task; a running one goes on."""
+        self._draining = True
+        return [self._close()] if self._active is None and not self._closed else []
+
+    def finish_early(self, now: float) -> list[Output]:
+        """There is no time left for a running task to reach its own end."""
+        self._draining = True
+        return self._report(lambda task: task.finish_early(), now) or self.drain(now)
+
+    def cut_off(self, now: float) -> list[Output]:
+        """There is no time left at all."""
+        self._draining = True
+        return self._fail(ShuttingDown()) if self._active else self.drain(now)
 
     # Inside
 
@@ -196,6 +233,8 @@ class Connection:
         # Remembered before its checks: a refusal is logged with its id, and gets its family's code.
         self._task = task = kind(request.task_id, now, self._limits, self._new_id)
         self._last_directive = request.directive
+        if self._draining:
+            raise ProtocolError(TOO_MANY_REQUESTS, SHUTTING_DOWN_TEXT)
         if not request.header.appkey:
             raise InvalidRequest("appkey not set")
         self._authorize(request.token, request.header.appkey)
@@ -232,6 +271,8 @@ class Connection:
         if task.phase is Phase.OVER:
             # The time between tasks starts with the end of this one.
             self._touched_at = now
+            if self._draining:
+                outputs.append(self._close())
         return outputs
 
     def _fail(
@@ -249,9 +290,9 @@ class Connection:
                 outputs.append(Abandon())
             task.phase = Phase.OVER
         outputs.append(Send(text, not_before=self._text_at + REPLY_DELAY_S))
-        outputs.append(self._close(Close(NORMAL_CLOSURE, status)))
+        outputs.append(self._close(status))
         return outputs
 
-    def _close(self, close: Close) -> Close:
+    def _close(self, status: Status | None = None) -> Close:
         self._closed = True
-        return close
+        return Close(GOING_AWAY if self._draining else NORMAL_CLOSURE, status)

@@ -92,11 +92,10 @@ class Recognizer(RecognitionSession):
                 self._began = True
                 self._advance(event.end_ms)
                 self._sentences += (event,)
+                if self._cut_short:
+                    # There is no event for a part of the result but this one.
+                    return self._change() if self._interim else []
                 return self._completed_early() if self._voice_detection else []
-
-    def finished(self) -> list[Output]:
-        """Everything was recognised."""
-        return self._completed()
 
     def _silent_too_long(self) -> bool:
         limit = self._max_start_silence_ms
@@ -108,9 +107,9 @@ class Recognizer(RecognitionSession):
     def _text(self, *more: str) -> str:
         return join_sentences([*(sentence.text for sentence in self._sentences), *more])
 
-    def _change(self, open_sentence: str) -> list[Output]:
+    def _change(self, *open_sentence: str) -> list[Output]:
         payload: dict[str, object] = {
-            "result": self._text(open_sentence),
+            "result": self._text(*open_sentence),
             "duration": self._processed_ms,
         }
         return self._send("RecognitionResultChanged", payload, interim=True)

@@ -47,6 +47,8 @@ SERVER_ERROR: Final = Status(50000000, "SERVER_ERROR", 500)
 SERVER_TIMEOUT: Final = Status(50000000, "SERVER_ERROR", 504)
 SERVER_UNAVAILABLE: Final = Status(50000001, "SERVER_UNAVAILABLE", 503)
 
+SHUTTING_DOWN_TEXT: Final = "The server is shutting down, connect again!"
+
 SUCCESS_TEXT: Final = "Gateway:SUCCESS:Success."
 
 _MAX_TEXT_CHARS: Final = 300

@@ -15,7 +15,7 @@ from app.core.errors import EngineFailed
 from app.core.speech import AudioProcessed, RecognitionEvent
 from app.nls.messages import MAX_FRAME_BYTES, Events
 from app.nls.outputs import Output, Send
-from app.nls.status import Family
+from app.nls.status import SERVER_UNAVAILABLE, SHUTTING_DOWN_TEXT, Family, ProtocolError
 
 REPLY_DELAY_S: Final = 0.005
 """Go's SDK waits for Started and Completed only some time after it sent the directive, and loses an
@@ -41,6 +41,14 @@ class Limits:
     synthesis_formats: frozenset[str] = frozenset({"pcm", "wav"})
 
 
+class ShuttingDown(ProtocolError):
+    """The server ends before the task does. Its code is one that every client retries, C++ by
+    itself and with its offsets (nls-protocol.md 3.5, 8.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(SERVER_UNAVAILABLE, SHUTTING_DOWN_TEXT)
+
+
 class Phase(Enum):
     """Where a task is. It only ever moves downwards."""
 
@@ -49,7 +57,8 @@ class Phase(Enum):
     """The service was asked, and has not granted the task yet."""
     RUNNING = auto()
     STOPPING = auto()
-    """The client said that it sends nothing more; the rest of the answer is still to come."""
+    """No more audio is taken, mostly because the client said that it sends none; the rest of the
+    answer is still to come."""
     OVER = auto()
 
 
@@ -112,6 +121,10 @@ class Task(ABC):
     @abstractmethod
     def finished(self) -> list[Output]:
         """The service delivered everything."""
+
+    def finish_early(self) -> list[Output]:
+        """The server ends. Fails where the task has no shorter end than its own."""
+        raise ShuttingDown
 
     @abstractmethod
     def _open(self, payload: Mapping[str, object]) -> list[Output]: ...

@@ -89,8 +89,7 @@ class Transcriber(RecognitionSession):
             case AudioProcessed():
                 return []
 
-    def finished(self) -> list[Output]:
-        """Everything was recognised."""
+    def _completed(self) -> list[Output]:
         return self._complete("TranscriptionCompleted")
 
     def _begin(self, start_ms: int) -> list[Output]:

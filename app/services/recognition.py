@@ -8,6 +8,7 @@ second of audio, so it may run on the event loop.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -18,9 +19,10 @@ from app.audio.decode import open_decoder
 from app.audio.gate import NearFieldGate
 from app.audio.pcm import Int16
 from app.audio.resample import Resampler
+from app.core import metrics
 from app.core.errors import AudioTooLong
 from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
-from app.serving.handles import RecognitionHandle
+from app.services.replay import ReplayedRecognition
 from app.serving.pool import Pool
 
 log = structlog.get_logger(__name__)
@@ -36,7 +38,7 @@ class RecognitionTask:
     def __init__(
         self,
         request: RecognitionRequest,
-        handle: RecognitionHandle,
+        handle: ReplayedRecognition,
         gate: NearFieldGate | None,
         *,
         log_gate: bool,
@@ -48,6 +50,8 @@ class RecognitionTask:
         self._resampler: Resampler | None = None
         self._gate = gate
         self._decoded_samples = 0
+        self._counted_samples = 0
+        self._finished_at: float | None = None
 
     def takes(self, data: bytes) -> bool:
         """Whether :meth:`feed` may be called with ``data`` now: the worker keeps up, and the piece
@@ -81,6 +85,8 @@ class RecognitionTask:
         if self._gate is not None:
             self._send(self._gate.flush())
         self._handle.finish()
+        self._count()
+        self._finished_at = time.monotonic()
 
     def configure(self, max_sentence_silence_ms: int) -> None:
         """Change the end-of-sentence silence of the running task."""
@@ -95,10 +101,15 @@ class RecognitionTask:
                 yield AudioProcessed(event * 1000 // self._handle.sample_rate)
             else:
                 yield event
+        if self._finished_at is not None:
+            metrics.FINAL.observe(time.monotonic() - self._finished_at)
 
     def close(self) -> None:
         """The task is over, complete or not; the worker forgets it."""
         self._handle.cancel()
+        self._count()
+        if self._gate is not None:
+            metrics.AUDIO_GATED.inc(self._gate.gated_ms / 1000)
         if self._log_gate and self._gate is not None and self._gate.gated_ms:
             log.info(
                 "near-field gate",
@@ -115,9 +126,18 @@ class RecognitionTask:
         limit = self._request.max_audio_ms
         if limit is not None and self._decoded_samples * 1000 > limit * rate:
             raise AudioTooLong(f"more than {limit / 1000:g} s of audio in one task")
+        if self._decoded_samples - self._counted_samples >= rate:
+            self._count()  # once a second: a counter costs more than the frame
         if self._resampler is None:
             self._resampler = Resampler(rate, self._handle.sample_rate)
         return self._gated(self._resampler.feed(samples))
+
+    def _count(self) -> None:
+        new, self._counted_samples = (
+            self._decoded_samples - self._counted_samples,
+            self._decoded_samples,
+        )
+        metrics.AUDIO_IN.inc(new / (self._decoder.sample_rate or self._request.sample_rate))
 
     def _gated(self, samples: Int16) -> Int16:
         return samples if self._gate is None else self._gate.feed(samples)
@@ -149,7 +169,8 @@ class RecognitionService:
         open_decoder(request.format, request.sample_rate)  # refuse before a slot is taken
         handle = await self._pool.open_recognition(request.options, request.task_id)
         gate = self._new_gate(request)
-        task = RecognitionTask(request, handle, gate, log_gate=self._log_gate)
+        stream = ReplayedRecognition(self._pool, request.options, request.task_id, handle)
+        task = RecognitionTask(request, stream, gate, log_gate=self._log_gate)
         try:
             yield task
         finally:

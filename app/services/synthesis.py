@@ -9,6 +9,7 @@ waits in the worker, bounded by the credit and the length of a sentence.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -21,9 +22,11 @@ from app.audio import prosody
 from app.audio.encode import Encoder, open_encoder
 from app.audio.pcm import Int16
 from app.audio.resample import Resampler
-from app.core.errors import DeadlineExceeded, EngineUnavailable, InvalidText, Overloaded
+from app.core import metrics
+from app.core.errors import EngineLost, EngineUnavailable, InvalidText, Overloaded
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
+from app.services.continuing import ContinuedSpeech
 from app.serving.handles import SpeechHandle
 from app.serving.pool import Pool
 from app.text.sentences import split_sentences
@@ -33,9 +36,10 @@ MAX_SENTENCE_CHARS: Final = 200
 MAX_PIECE_BYTES: Final = 32 * 1024
 """Of one piece of encoded audio; half of what a client's frame may have (nls-protocol.md 1.8)."""
 
-_RETRY_S: Final = 0.1
-_RETRIES: Final = 300
-"""A later sentence of an accepted text waits for room (30 s), it is not refused."""
+ACCEPTED_TIMEOUT_S: Final = 30.0
+"""A sentence of a text that was accepted waits so long for room, it is not refused."""
+
+_ASK_AGAIN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +117,37 @@ class SynthesisService:
         if capabilities is None:
             raise EngineUnavailable
         finish = _Finish(plan.request, capabilities, self._executor)
+        began: float | None = time.monotonic()
         async with aclosing(self._spoken(plan)) as pieces:
             async for piece in pieces:
                 samples = await finish.feed(piece)
+                if began is not None and len(samples):
+                    metrics.FIRST_AUDIO.observe(time.monotonic() - began)
+                    began = None
                 if len(samples):
+                    metrics.AUDIO_OUT.inc(len(samples) / plan.request.sample_rate)
                     yield samples
         samples = await finish.flush()
         if len(samples):
+            metrics.AUDIO_OUT.inc(len(samples) / plan.request.sample_rate)
             yield samples
 
     async def _spoken(self, plan: _Plan) -> AsyncGenerator[Int16, None]:
         """All sentences as the engine speaks them; two of them are under way at a time."""
-        current: SpeechHandle | None = await self._open(plan, 0)
+        current: ContinuedSpeech | None = self._continued(plan, 0, await self._open(plan, 0))
         upcoming: asyncio.Task[SpeechHandle] | None = None
+        last = len(plan.sentences) - 1
         try:
-            for index in range(len(plan.sentences)):
+            for index in range(last + 1):
                 if current is None:
                     assert upcoming is not None
-                    current, upcoming = await upcoming, None
-                async with aclosing(current.pieces()) as pieces:
-                    async for pcm, _ in pieces:
-                        if upcoming is None and index + 1 < len(plan.sentences):
+                    current, upcoming = self._continued(plan, index, await upcoming), None
+                async with aclosing(current.samples()) as pieces:
+                    async for samples in pieces:
+                        if upcoming is None and index < last:
                             upcoming = asyncio.create_task(self._open_later(plan, index + 1))
-                        yield np.frombuffer(pcm, dtype=np.int16)
-                if upcoming is None and index + 1 < len(plan.sentences):
+                        yield samples
+                if upcoming is None and index < last:
                     upcoming = asyncio.create_task(self._open_later(plan, index + 1))
                 current = None
         finally:
@@ -148,14 +159,20 @@ class SynthesisService:
                 if isinstance(opened, SpeechHandle):
                     opened.cancel()  # granted in the moment of its cancellation
 
+    def _continued(self, plan: _Plan, index: int, handle: SpeechHandle) -> ContinuedSpeech:
+        return ContinuedSpeech(handle, lambda: self._open_later(plan, index), plan.request.task_id)
+
     async def _open_later(self, plan: _Plan, index: int) -> SpeechHandle:
-        """The text was accepted: a later sentence that finds the workers full waits."""
-        for _ in range(_RETRIES):
+        """The text was accepted: what is still to be spoken of it waits for a worker with room."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ACCEPTED_TIMEOUT_S
+        while True:
             try:
                 return await self._open(plan, index)
-            except Overloaded:
-                await asyncio.sleep(_RETRY_S)
-        raise DeadlineExceeded
+            except (Overloaded, EngineUnavailable, EngineLost):
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _open(self, plan: _Plan, index: int) -> SpeechHandle:
         request = plan.request

@@ -17,12 +17,13 @@ import msgspec
 import structlog
 
 import app
+from app.serving.control import BEAT_SECONDS
 
 log = structlog.get_logger(__name__)
 
 RESTART_DELAYS_S: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 STABLE_AFTER_S: Final = 30.0
-"""A child that served so long begins again with the shortest delay."""
+"""A child that served so long, from when it was ready, begins again with the shortest delay."""
 
 MAX_FAILED_STARTS: Final = 3
 """A child that never got ready is not tried for ever: the start has failed."""
@@ -46,25 +47,59 @@ class ChildSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+class Pulse:
+    """Whether a child that serves has hung. Hung is not dead: the process is there, but gives no
+    sign of life (stopped, or one thread holds the GIL), or has work that does not advance.
+
+    Time is counted in looks, one each ``BEAT_SECONDS``, so that a supervisor that was itself
+    stopped for a while (Ctrl-Z, a paused machine) does not find all its children silent.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._silent_s = 0.0
+        self._stalled_s = 0.0
+
+    def beat(self, stalled_s: float) -> None:
+        """The child lives; its slowest work has not advanced for ``stalled_s``."""
+        self._silent_s = 0.0
+        self._stalled_s = stalled_s
+
+    def look(self) -> str:
+        """``BEAT_SECONDS`` have passed. Returns why the child counts as hung, or nothing."""
+        self._silent_s += BEAT_SECONDS
+        if self._silent_s >= self._timeout_s + BEAT_SECONDS:  # the last beat's own second
+            return f"no sign of life for {self._timeout_s:g} s"
+        if self._stalled_s >= self._timeout_s:
+            return f"its work has not advanced for {self._stalled_s:g} s"
+        return ""
+
+
 class Child:
     """Keeps one process of a spec running. ``ready`` is set while it serves; ``facts`` is what it
-    said with that."""
+    said with that. ``on_restart`` is told the name and the process that has ended."""
 
     def __init__(
         self,
         spec: ChildSpec,
         start_timeout_s: float,
+        hang_timeout_s: float,
         emit_line: Callable[[str, bytes], None],
     ) -> None:
         self.spec = spec
         self._start_timeout_s = start_timeout_s
+        self._hang_timeout_s = hang_timeout_s
         self._emit_line = emit_line
         self.ready = asyncio.Event()
         self.facts: dict[str, Any] = {}
         self.restarts = 0
-        self.last_beat = 0.0
-        self.progress = 0
+        self.on_restart: Callable[[str, int | None], None] = lambda name, pid: None
         self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._ready_since = 0.0
+        self._pulse = Pulse(hang_timeout_s)
+        self._killed = False
+        self._reload = False
         self._deadline: asyncio.Timeout | None = None
         self._stopping = False
         self._fatal = ""
@@ -86,7 +121,6 @@ class Child:
         failures = 0
         was_ready = False
         while not self._stopping:
-            started = loop.time()
             code = await self._run_once()
             if self._stopping:
                 return
@@ -95,23 +129,42 @@ class Child:
             self.ready.clear()
             if self._fatal:
                 raise StartFailed(f"{self.spec.name}: {self._fatal}")
-            stable = served and loop.time() - started > STABLE_AFTER_S
+            stable = served and loop.time() - self._ready_since > STABLE_AFTER_S
             failures = 1 if stable else failures + 1
             if not was_ready and failures >= MAX_FAILED_STARTS:
                 raise StartFailed(f"{self.spec.name} ended {failures} times before it was ready")
             delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
             self.restarts += 1
-            log.error(
-                "process ended, restarting it",
-                child=self.spec.name,
-                exit_code=code,
-                restart_in_s=delay,
-            )
+            self.on_restart(self.spec.name, self._process.pid if self._process else None)
+            if not self._killed:  # else that was told
+                log.error(
+                    "process ended, restarting it",
+                    child=self.spec.name,
+                    exit_code=code,
+                    restart_in_s=delay,
+                )
             await asyncio.sleep(delay)
 
     def expect_end(self) -> None:
         """From now on, an end of the process is no reason to start another."""
         self._stopping = True
+
+    def reload(self) -> None:
+        """Have the child read again what may change while it runs; one that is still starting does
+        so once it is ready."""
+        self._reload = True
+        if self.ready.is_set() and self._control is not None:
+            self._reload = False
+            # Nobody else writes here once the child has its config. A full or closed socket
+            # belongs to a child that is about to be replaced, and then reads everything anew.
+            with contextlib.suppress(OSError):
+                self._control.send(b'{"reload":true}\n')
+
+    def terminate(self) -> None:
+        """Send SIGTERM, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
 
     async def stop(self, grace_s: float) -> None:
         """Ask the child to end (SIGTERM), and end it after ``grace_s``."""
@@ -119,8 +172,7 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
             async with asyncio.timeout(grace_s):
                 await process.wait()
@@ -134,6 +186,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
+            self._control, self._killed, self._reload = ours, False, False
             descriptors = [theirs.fileno(), *(each.fileno() for each in self.spec.inherited)]
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -154,11 +207,12 @@ class Child:
                 async with asyncio.TaskGroup() as group:
                     listening = group.create_task(self._listen(ours))
                     group.create_task(self._read_output(process.stdout))
-                    limiting = group.create_task(self._limit_start(process))
+                    watching = group.create_task(self._watch_over(process))
                     await process.wait()
                     listening.cancel()
-                    limiting.cancel()
+                    watching.cancel()
             finally:
+                self._control = None
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
@@ -171,16 +225,32 @@ class Child:
         paths = [root, *filter(None, [inherited.get("PYTHONPATH")])]
         return {**inherited, "PYTHONPATH": os.pathsep.join(paths), **self.spec.environment}
 
-    async def _limit_start(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch_over(self, process: asyncio.subprocess.Process) -> None:
+        """Kill the process when it does not get ready in time, or hangs after that."""
+        reason = await self._late() or await self._hung()
+        log.error("process hangs, killing it", child=self.spec.name, reason=reason)
+        self._killed = True
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+    async def _late(self) -> str:
+        """Wait for the start. Returns nothing once the child is ready, else why it is given up."""
         try:
             async with asyncio.timeout(self._start_timeout_s) as self._deadline:
                 await self.ready.wait()
         except TimeoutError:
-            log.error("process did not get ready in time", child=self.spec.name)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            return f"not ready, and nothing new of its start for {self._start_timeout_s:g} s"
         finally:
             self._deadline = None
+        return ""
+
+    async def _hung(self) -> str:
+        """Watch a child that serves, until it hangs; returns how that shows."""
+        self._pulse = Pulse(self._hang_timeout_s)
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            if reason := self._pulse.look():
+                return reason
 
     async def _listen(self, control: socket.socket) -> None:
         """Hand over the config, then follow what the child says of itself."""
@@ -196,8 +266,7 @@ class Child:
 
     def _note(self, message: dict[str, Any]) -> None:
         if "beat" in message:
-            self.last_beat = asyncio.get_running_loop().time()
-            self.progress = message["beat"]
+            self._pulse.beat(message["beat"])
         elif "progress" in message:
             log.debug("starting", child=self.spec.name, doing=message["progress"])
             if self._deadline is not None:
@@ -206,7 +275,10 @@ class Child:
             self._fatal = message["fatal"]
         elif message.pop("ready", False):
             self.facts = message
+            self._ready_since = asyncio.get_running_loop().time()
             self.ready.set()
+            if self._reload:
+                self.reload()
 
     async def _read_output(self, output: asyncio.StreamReader) -> None:
         rest = b""

@@ -1,11 +1,14 @@
 """A child process and its supervisor: one socket pair, JSON lines, each way.
 
     supervisor ─► child   {"config": …}    once: what the child is to do
+                          {"reload": true} read again what may change while it runs
     child ─► supervisor   {"progress": "loading …"}   each extends the start deadline
                           {"ready": true}
                           {"fatal": "…"}   it cannot work here, and why; no restart will help
-                          {"beat": n}      every second from a thread of its own, so that it comes
-                                           even while a model holds the event loop
+                          {"beat": s}      every second from a thread of its own, so that it comes
+                                           even while a model holds the event loop; ``s``: seconds
+                                           for which the slowest outstanding operation has not
+                                           advanced (:class:`Stalls`)
 
 When the supervisor's end closes, for whatever reason, the child ends at once: children never
 outlive their supervisor.
@@ -13,10 +16,11 @@ outlive their supervisor.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -24,16 +28,63 @@ import msgspec
 BEAT_SECONDS: Final = 1.0
 _MAX_LINE: Final = 1024 * 1024
 
+Work = Mapping[Hashable, int]
+"""The operations that are outstanding, each with a counter that grows while it advances."""
+
+
+class Stalls:
+    """For how many looks in a row each operation has not advanced.
+
+    Looks are counted and not seconds: a process that was stopped for an hour and goes on has not
+    been stuck for an hour.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Hashable, tuple[int, int]] = {}
+
+    def longest(self, work: Work) -> int:
+        """Take a look; the number for the operation that is worst off, 0 if all advance."""
+        seen = {}
+        for operation, counter in work.items():
+            before, looks = self._seen.get(operation, (None, 0))
+            seen[operation] = (counter, looks + 1 if counter == before else 0)
+        self._seen = seen
+        return max((looks for _, looks in seen.values()), default=0)
+
+
+class _LoopTurns:
+    """An event loop as an operation: it is asked to turn, and its turns are counted."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asked = 0
+        self._turned = 0
+
+    def look(self) -> Work:
+        """Ask for a turn, unless one is asked for already. From any thread but the loop's."""
+        turned = self._turned
+        if turned == self._asked:
+            self._asked += 1
+            try:
+                self._loop.call_soon_threadsafe(self._turn)
+            except RuntimeError:  # closed: the process is about to end
+                return {}
+        return {"event loop": turned}
+
+    def _turn(self) -> None:
+        self._turned += 1
+
 
 class Control:
-    """The child's end. Threads: the caller's, one that waits for the end, one that beats."""
+    """The child's end. Threads: the caller's, one that listens, one that beats."""
 
-    def __init__(self, fd: int, progress_counter: Callable[[], int] = lambda: 0) -> None:
-        """``progress_counter`` is sent with each beat: a number that grows while work is done."""
+    def __init__(self, fd: int, beat_s: float = BEAT_SECONDS) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(True)
         self._lock = threading.Lock()
-        self.progress_counter = progress_counter
+        self._beat_s = beat_s
+        self._work: Callable[[], Work] = dict
+        self._reload: Callable[[], None] = lambda: None
 
     def read_config(self) -> Any:
         """The supervisor's first line, decoded; blocks. Raises EOFError if there is none."""
@@ -47,8 +98,21 @@ class Control:
 
     def watch(self) -> None:
         """Start beating, and end this process when the supervisor has gone."""
-        threading.Thread(target=self._wait_for_end, name="control", daemon=True).start()
+        threading.Thread(target=self._listen, name="control", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def follow(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Callable[[], Work] = dict,
+        reload: Callable[[], None] = lambda: None,
+    ) -> None:
+        """From now on, report it when ``loop`` does not turn or something in ``work`` does not
+        advance. ``work`` is called in the beating thread, ``reload`` in the loop, when the
+        supervisor asks for it."""
+        turns = _LoopTurns(loop)
+        self._reload = lambda: _call_in(loop, reload)
+        self._work = lambda: {**work(), **turns.look()}
 
     def progress(self, text: str) -> None:
         """Tell what the child is doing while it starts."""
@@ -69,15 +133,28 @@ class Control:
             except OSError:
                 os._exit(1)
 
-    def _wait_for_end(self) -> None:
+    def _listen(self) -> None:
+        rest = b""
         try:
-            while self._socket.recv(4096):
-                pass
+            while data := self._socket.recv(4096):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    if "reload" in msgspec.json.decode(line):
+                        self._reload()
         except OSError:
             pass
-        os._exit(0)
+        finally:
+            # Also after a bug: who cannot hear the supervisor must not outlive it.
+            os._exit(0)
 
     def _beat(self) -> None:
-        stop = threading.Event()
-        while not stop.wait(BEAT_SECONDS):
-            self._send({"beat": self.progress_counter()})
+        stop, stalls = threading.Event(), Stalls()
+        while not stop.wait(self._beat_s):
+            self._send({"beat": stalls.longest(self._work()) * self._beat_s})
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:  # closed: the process is about to end
+        return

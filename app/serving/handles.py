@@ -117,6 +117,11 @@ class RecognitionHandle(_Task):
         """Whether the worker has room for more audio (5 s of it)."""
         return self._credit > 0
 
+    @property
+    def has_events(self) -> bool:
+        """Whether events have come that were not read yet."""
+        return bool(self._events)
+
     async def wait_for_credit(self) -> None:
         """Wait until the worker has room for more audio.
 

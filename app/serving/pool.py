@@ -55,7 +55,7 @@ class Pool:
         self,
         replicas: Sequence[Replica],
         on_synthesizer: Callable[[SynthesizerCapabilities], None] = lambda capabilities: None,
-        ready_timeout_s: float = READY_TIMEOUT_S,
+        ready_timeout_s: float | None = None,
     ) -> None:
         """``on_synthesizer`` is told what a synthesis worker can do, each time that one is
         ready."""
@@ -63,7 +63,7 @@ class Pool:
         self._on_synthesizer = on_synthesizer
         for replica in self._replicas:
             replica.on_hello = self._greeted
-        self._ready_timeout_s = ready_timeout_s
+        self._ready_timeout_s = READY_TIMEOUT_S if ready_timeout_s is None else ready_timeout_s
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

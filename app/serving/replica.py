@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from app.core.errors import EngineFailed, EngineUnavailable, from_wire
+from app.core.errors import EngineLost, EngineUnavailable, from_wire
 from app.core.speech import RecognitionOptions, Role, Utterance
 from app.serving.handles import RecognitionHandle, SpeechHandle
 from app.serving.protocol import (
@@ -87,7 +87,7 @@ class Replica:
         self.load = 0
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
-            task.end(EngineFailed() if task.is_open else EngineUnavailable())
+            task.end(EngineLost() if task.is_open else EngineUnavailable())
         self._lost.set()
 
     def send(

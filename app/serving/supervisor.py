@@ -3,7 +3,7 @@
 It holds what must survive their deaths: the listening sockets (one per API process, with
 SO_REUSEPORT; a connection that comes while its process is being restarted waits in the socket) and
 the workers' Unix sockets, in a private folder that is removed at the end. It is the only writer of
-the log.
+the log. SIGTERM and SIGINT stop it, SIGHUP has it read again what may change while it runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import shutil
+import os
 import signal
 import socket
-import ssl
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,11 +26,18 @@ from pydantic import SecretStr
 from app.core.config import Config, ConfigError
 from app.core.errors import EngineNotUsable
 from app.engines import registry
+from app.serving import certificate
 from app.serving.children import Child, ChildSpec, StartFailed
+from app.serving.runtime_folder import runtime_folder
 
 log = structlog.get_logger(__name__)
 
+METRICS_DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Where each process writes its figures. ``app/core/metrics.py`` has the same name for it, and must
+not be imported here."""
+
 STOP_GRACE_S: Final = 10.0
+"""A child that should have ended is killed after this time; an API process has its drain first."""
 _UNIX_BACKLOG: Final = 128
 
 
@@ -63,10 +68,27 @@ class Supervisor:
         self.workers: list[Child] = []
         self.apis: list[Child] = []
         self.port = config.port
+        self._metrics = Path()
 
     def stop(self) -> None:
         """End everything; :meth:`run` returns then."""
+        if self._stop.is_set():
+            # Asked twice: the API processes do not wait for their clients any more.
+            for child in self.apis:
+                child.terminate()
         self._stop.set()
+
+    def reload(self) -> None:
+        """Serve the certificate that its files hold now; if it is no good, go on with the old one
+        and log an error. Open connections are not touched."""
+        log.info("reloading")
+        try:
+            self._check_certificate()
+        except ConfigError as error:
+            log.error("the certificate is not renewed", reason=str(error))
+            return
+        for child in self.apis:
+            child.reload()
 
     async def run(self) -> None:
         """Serve until :meth:`stop`.
@@ -75,10 +97,12 @@ class Supervisor:
             ConfigError: an address, or an engine, that cannot be had; the text says what to do.
             StartFailed: a process that cannot start.
         """
-        _check_certificate(self._config)
+        self._check_certificate()
         with contextlib.ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="funspeech-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(runtime_folder())
+            self._metrics = folder / "metrics"
+            self._metrics.mkdir()
+            os.environ[METRICS_DIRECTORY_VARIABLE] = str(self._metrics)
             listeners = [stack.enter_context(each) for each in self._listen()]
             replicas = self._make_workers(folder, stack)
             self._make_apis(listeners, replicas)
@@ -86,6 +110,10 @@ class Supervisor:
                 await self._supervise()
             except* StartFailed as failures:
                 raise StartFailed("; ".join(str(each) for each in failures.exceptions)) from None
+
+    def _check_certificate(self) -> None:
+        if self._config.ssl_certfile is not None and self._config.ssl_keyfile is not None:
+            certificate.check(self._config.ssl_certfile, self._config.ssl_keyfile)
 
     async def _supervise(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -96,11 +124,15 @@ class Supervisor:
                 await self._stop.wait()
             finally:
                 announcing.cancel()
-                for child in children:
+                # Clients first: their tasks need the workers to the end, also one that dies now.
+                for child in self.apis:
                     child.expect_end()
-                # Clients first: their tasks need the workers to the end.
-                await _stop_all(self.apis)
-                await _stop_all(self.workers)
+                    # Ours too, so that clients are refused once the API process has closed its own.
+                    for listener in child.spec.inherited:
+                        listener.close()
+                drain_s = self._config.drain_delay_seconds + self._config.drain_timeout_seconds
+                await _stop_all(self.apis, drain_s + STOP_GRACE_S)
+                await _stop_all(self.workers, STOP_GRACE_S)
                 for task in keeping:
                     task.cancel()
 
@@ -197,29 +229,71 @@ class Supervisor:
         settings = {name: _plain(value) for name, value in self._config}
         for index, listener in enumerate(listeners):
             name = f"api-{index}"
-            config = {"name": name, "settings": settings, "replicas": replicas}
+            config = {
+                "name": name,
+                "settings": settings,
+                "replicas": replicas,
+                "metrics": str(self._metrics),
+            }
             self.apis.append(self._child(ChildSpec(name, "app.main", config, [listener])))
 
     def _child(self, spec: ChildSpec) -> Child:
-        return Child(spec, self._config.start_timeout_seconds, self._emit_line)
+        child = Child(
+            spec,
+            self._config.start_timeout_seconds,
+            self._config.hang_timeout_seconds,
+            self._emit_line,
+        )
+        child.on_restart = self._count_restart
+        return child
+
+    def _count_restart(self, name: str, pid: int | None) -> None:
+        # Imported here: it looks for its folder in the environment, and costs the start time.
+        from app.core import metrics
+
+        metrics.RESTARTS.labels(name).inc()
+        if pid is not None:
+            metrics.forget_process(pid, self._metrics)
 
 
 @asynccontextmanager
 async def stopping_on_signals(supervisor: Supervisor) -> AsyncIterator[None]:
-    """SIGTERM and SIGINT stop the supervisor inside the block."""
+    """SIGTERM and SIGINT stop the supervisor inside the block. SIGHUP has it reload, or stop it
+    when it means that its terminal was closed, unless nohup wants it to survive that."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for each in signals:
-        loop.add_signal_handler(each, supervisor.stop)
+    survives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or not _has_terminal()
+
+    def hung_up() -> None:
+        if survives or _has_terminal():
+            supervisor.reload()
+        else:
+            supervisor.stop()
+
+    handlers = {
+        signal.SIGTERM: supervisor.stop,
+        signal.SIGINT: supervisor.stop,
+        signal.SIGHUP: hung_up,
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for each in signals:
-            loop.remove_signal_handler(each)
+        for number in handlers:
+            loop.remove_signal_handler(number)
 
 
-async def _stop_all(children: list[Child]) -> None:
-    await asyncio.gather(*(child.stop(STOP_GRACE_S) for child in children))
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+async def _stop_all(children: list[Child], grace_s: float) -> None:
+    await asyncio.gather(*(child.stop(grace_s) for child in children))
 
 
 def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -239,20 +313,6 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _check_certificate(config: Config) -> None:
-    if config.ssl_certfile is None or config.ssl_keyfile is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            config.ssl_certfile, config.ssl_keyfile, password=lambda: b""
-        )
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            "SSL_CERTFILE, SSL_KEYFILE: not a certificate and its key, both PEM and without a "
-            f"password ({getattr(error, 'reason', None) or 'cannot be read'})"
-        ) from None
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -54,7 +54,7 @@ async def test_a_killed_process_is_replaced(tmp_path: Path, workers: str) -> Non
                             break
                     except (ClientError, OSError):
                         await asyncio.sleep(0.1)
-            assert not first.is_running()
+            first.wait(30)  # reaped: a zombie still counts as running
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

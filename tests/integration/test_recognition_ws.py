@@ -214,22 +214,6 @@ async def test_forty_streams_share_steps_and_keep_their_own_audio(tmp_path: Path
     assert results == [[f"heard {ms} ms"] for ms in lengths]
 
 
-async def test_a_dead_worker_fails_its_tasks_with_a_code_and_the_next_one_works(
-    tmp_path: Path,
-) -> None:
-    async with live_server(tmp_path, replicas=2) as live:
-        client = NlsClient(live.ws)
-        async with client.transcriber() as task:
-            busy = next(worker for worker in live.workers if worker.active)
-            for connection in list(busy._connections):
-                connection.link.close()
-            with pytest.raises(NlsTaskFailed) as failed:
-                await task.send(tone(200).tobytes())
-                await task.finish()
-        assert failed.value.code == 50000000
-        assert texts(await client.transcribe(tone(300).tobytes())) == ["heard 300 ms"]
-
-
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that other tasks make true; the test's timeout limits it."""
     while not condition():  # noqa: ASYNC110 - a worker in this loop changes it, and has no event

@@ -37,7 +37,7 @@ KNOWN_EVENTS = {
 }
 DOCUMENTED_FAILURES = {
     40000001, 40000002, 40000003, 40000004, 40000005, 40000009, 40010001, 40010002, 40010003,
-    40010005, 41010100, 41010101, 50000000,
+    40010005, 41010100, 41010101, 50000000, 50000001,
 }  # fmt: skip
 TASK_IDS = ["a" * 32, "B" * 32]
 
@@ -142,6 +142,7 @@ wild_steps: st.SearchStrategy[Step] = st.one_of(
     st.sampled_from([Overloaded(), BadAudio(), EngineFailed()]).map(
         lambda error: lambda c, now: c.failed(error, now)
     ),
+    st.sampled_from([Connection.drain, Connection.finish_early, Connection.cut_off]),
 )
 tame_steps: st.SearchStrategy[Step] = st.one_of(
     st.binary(max_size=9).map(lambda data: lambda c, now: c.binary(data, now)),

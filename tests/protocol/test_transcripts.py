@@ -6,9 +6,11 @@ A line is what happens at time ``t`` and what the connection answers. What happe
     client_binary  a binary frame of that many bytes    tick           the driver's timer
     service        a report of the service task: an event of app/core/speech.py by its tag, or
                    opened, finished, audio (with "bytes"), failed (with "error", "text")
+    server         the server ends: drain, finish_early, cut_off
 
-and ``expect`` lists the outputs. A first line with ``about`` says what the file shows. Message ids
-count from 1; the token "wrong" is refused.
+and ``expect`` lists the outputs. A first line with ``about`` says what the file shows; with
+``draining``, the connection is opened while the server is about to end. Message ids count from 1;
+the token "wrong" is refused.
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ def authorize(token: str | None, appkey: str | None) -> None:
         raise AccessDenied("The token 'wrong' is invalid!")
 
 
-def new_connection() -> Connection:
+def new_connection(*, draining: bool = False) -> Connection:
     ids = count(1)
     return Connection(
         authorize=authorize,
         new_id=lambda: f"{next(ids):032x}",
         limits=Limits(max_text_chars=20),
         now=0.0,
+        draining=draining,
     )
 
 
@@ -66,7 +69,21 @@ def apply(connection: Connection, line: dict[str, Any]) -> list[Output]:
         return connection.binary(bytes(line["client_binary"]), now)
     if "tick" in line:
         return connection.tick(now)
+    if "server" in line:
+        return end(connection, line["server"], now)
     return report(connection, line["service"], now)
+
+
+def end(connection: Connection, step: str, now: float) -> list[Output]:
+    match step:
+        case "drain":
+            return connection.drain(now)
+        case "finish_early":
+            return connection.finish_early(now)
+        case "cut_off":
+            return connection.cut_off(now)
+        case _:
+            raise AssertionError(step)
 
 
 def report(connection: Connection, service: dict[str, Any], now: float) -> list[Output]:
@@ -125,17 +142,18 @@ def expected(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if "about" not in line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_transcript(path: Path) -> None:
-    connection = new_connection()
-    for number, line in enumerate(read(path), start=2):
+    about, *lines = read(path)
+    assert about["about"]
+    connection = new_connection(draining=about.get("draining", False))
+    for number, line in enumerate(lines, start=2):
         outputs = [show(output) for output in apply(connection, line)]
         assert outputs == [expected(item) for item in line["expect"]], f"{path.name}:{number}"
 
 
 def test_there_are_transcripts() -> None:
-    assert len(TRANSCRIPTS) >= 30
+    assert len(TRANSCRIPTS) >= 60

@@ -11,18 +11,19 @@ import asyncio
 import functools
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.api.drain import Drain
 from app.api.server import Server, build_server
 from app.core.config import Config
 from app.core.speech import Role
 from app.engines import registry
 from app.engines.base import Recognizer, Synthesizer
-from app.main import running_app
+from app.main import build_drain, running_app
 from app.serving.replica import Replica
 from app.serving.worker.server import WorkerServer
 
@@ -55,11 +56,24 @@ class Live:
     port: int
     workers: list[WorkerServer] = field(default_factory=list)
     sockets: list[tuple[str, Role, str]] = field(default_factory=list)
+    apis: list[tuple[Drain, Server]] = field(default_factory=list)
+
+    def begin_drain(self) -> None:
+        """What SIGTERM does in an API process, in all of them."""
+        for drain, server in self.apis:
+            drain.begin(server)
 
     @property
     def http(self) -> str:
         """Base URL of the REST doors."""
         return f"http://{self.host}:{self.port}"
+
+    def cut(self, worker: WorkerServer) -> None:
+        """Break all connections to a worker off, as its death would; it serves new ones."""
+        for connection in list(worker._connections):
+            transport = connection.link._transport
+            assert transport is not None
+            transport.abort()
 
     @property
     def ws(self) -> str:
@@ -87,7 +101,7 @@ async def live_server(
     tts: str | Synthesizer | None = "fake",
     replicas: int = 1,
     max_streams: int = 0,
-    engine_settings: dict[str, object] | None = None,
+    engine_settings: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
     """A server on a free port of 127.0.0.1. ``asr`` and ``tts``: an engine's name, an engine, or
@@ -128,7 +142,8 @@ async def _serve(
 ) -> tuple[Server, asyncio.Task[None]]:
     """One API server, with connections of its own to the workers, on the port of the others."""
     replicas = [Replica(name, role, path) for name, role, path in live.sockets]
-    app = await stack.enter_async_context(running_app(config, replicas))
+    drain = build_drain(config)
+    app = await stack.enter_async_context(running_app(config, replicas, drain))
     for replica in replicas:
         await asyncio.wait_for(replica.ready.wait(), 10)
     listener = socket.create_server((live.host, live.port), reuse_port=True)
@@ -137,6 +152,7 @@ async def _serve(
     server = build_server(app, max_message_bytes=config.max_message_bytes, on_started=started.set)
     running = group.create_task(server.serve(sockets=[listener]))
     await started.wait()
+    live.apis.append((drain, server))
     return server, running
 
 

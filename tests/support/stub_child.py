@@ -1,17 +1,23 @@
-"""A supervised child for tests/unit/serving/test_children.py; its config says what it does."""
+"""A supervised child for the unit tests of app/serving; its config says what it does."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
+import signal
 import sys
+import threading
 import time
 
-from app.serving.control import Control
+from app.serving.control import Control, Work
+
+BEAT_S = 0.05
 
 
 def main() -> None:
     """Do what the config says."""
-    control = Control(int(sys.argv[1]))
+    control = Control(int(sys.argv[1]), BEAT_S)
     config = control.read_config()
     print("a line without a record", flush=True)
     match config["does"]:
@@ -26,6 +32,41 @@ def main() -> None:
             sys.exit(1)
         case "hang":
             time.sleep(3600)
+        case "serve and crash":
+            control.ready(pid=os.getpid())
+            sys.exit(1)
+        case "stop":  # after its first beats
+            control.watch()
+            control.ready(pid=os.getpid())
+            time.sleep(5 * BEAT_S)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case does:
+            control.watch()
+            asyncio.run(_in_loop(does, control))
+
+
+async def _in_loop(does: str, control: Control) -> None:
+    loop = asyncio.get_running_loop()
+    reloaded = itertools.count(1)
+    steps = itertools.count()
+
+    def work() -> Work:
+        match does:
+            case "advance":
+                return {"step": next(steps)}
+            case "get stuck":  # one operation, while another advances
+                return {"step": next(steps), "stuck": 7}
+        return {}
+
+    control.follow(
+        loop,
+        work=work,
+        reload=lambda: control.ready(pid=os.getpid(), reloads=next(reloaded)),
+    )
+    control.ready(pid=os.getpid())
+    if does == "block the loop":
+        threading.Event().wait()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
         max_streams=config.max_streams,
         threads=config.threads,
     )
-    control.progress_counter = lambda: server.progress
+    control.follow(asyncio.get_running_loop(), server.work)
     serving = asyncio.ensure_future(server.serve(listener))
     engine = recognizer or synthesizer
     control.ready(notice=engine.capabilities.notice if engine else "")
@@ -56,8 +56,10 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
 
 def main() -> None:
     """Load one engine and serve it until the supervisor ends this process."""
-    # Ctrl-C reaches the whole process group; the supervisor decides what ends when.
+    # Ctrl-C and the end of a terminal reach the whole process group; the supervisor decides what
+    # ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Control(int(sys.argv[1]))
     config = msgspec.convert(control.read_config(), WorkerConfig)
     logs.setup_child(config.name, config.log_level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import cast
 
 import numpy as np
@@ -76,6 +76,10 @@ class EndpointingRecognition:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self.stepper.run()
+
+    def work(self) -> dict[Hashable, int]:
+        """What is outstanding (``app/serving/control.py``)."""
+        return self.stepper.work()
 
     def open(
         self, options: RecognitionOptions, sink: RecognitionSink, log_id: str

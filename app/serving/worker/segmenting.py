@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -156,6 +156,11 @@ class SegmentingRecognition:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.listener.run())
             group.create_task(self.stepper.run())
+
+    def work(self) -> dict[Hashable, int]:
+        """What is outstanding (``app/serving/control.py``): each stage by itself, because the VAD
+        goes on while the engine hangs."""
+        return {**self.listener.work(), **self.stepper.work()}
 
     def open(
         self, options: RecognitionOptions, sink: RecognitionSink, log_id: str

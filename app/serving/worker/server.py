@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Hashable
 from typing import Any, Final, Protocol, cast
 
 import msgspec
@@ -75,6 +76,9 @@ class RecognitionRunner(Protocol):
     async def run(self) -> None:
         """Serve until cancelled."""
 
+    def work(self) -> dict[Hashable, int]:
+        """What is outstanding, and how far it is. Any thread."""
+
     def open(self, options: RecognitionOptions, sink: _Task, log_id: str) -> RecognitionStream:
         """Start a task."""
 
@@ -128,13 +132,11 @@ class WorkerServer:
             synthesizer=synthesizer.capabilities if synthesizer else None,
         )
 
-    @property
-    def progress(self) -> int:
-        """A number that grows while the engine works."""
-        if self.synthesis is not None:
-            return self.synthesis.pieces
-        assert self.recognition is not None
-        return self.recognition.stepper.steps
+    def work(self) -> dict[Hashable, int]:
+        """What is outstanding (``app/serving/control.py``). Any thread."""
+        runner = self.recognition or self.synthesis
+        assert runner is not None
+        return runner.work()
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept API processes until cancelled."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from app.core import metrics
 from app.serving.batcher import Batcher
 
 K = TypeVar("K", bound=Hashable)
@@ -28,7 +30,16 @@ class Stepper(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._name = name
+        self._seconds = metrics.STEPS.labels(name)
+        self._streams = metrics.STEP_STREAMS.labels(name)
+        self._stepping = False
         self.steps = 0
+
+    def work(self) -> dict[Hashable, int]:
+        """The steps, while one runs or is due: for the heartbeat, from its thread."""
+        outstanding = self._stepping or len(self._batcher) > 0
+        return {self._name: self.steps} if outstanding else {}
 
     def ready(self, key: K, *, urgent: bool = False) -> None:
         """``key`` has enough for a step."""
@@ -67,7 +78,12 @@ class Stepper(Generic[K]):
                     self._timer = None
                 if keys := self._batcher.take(self._loop.time()):
                     self.steps += 1
+                    self._stepping = True
+                    began = time.monotonic()
                     await self._step(keys)
+                    self._stepping = False
+                    self._seconds.observe(time.monotonic() - began)
+                    self._streams.observe(len(keys))
                 self._schedule()
         finally:
             self._executor.shutdown(wait=False, cancel_futures=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -40,6 +41,7 @@ class SpeakingTask:
         self._complete = False
         self.cancelled = False  # read by the engine's thread
         self._over = False
+        self.pieces = 0  # of the engine
 
     def credit(self, samples: int) -> None:
         """The reader has taken so many samples."""
@@ -120,6 +122,12 @@ class Synthesis:
                 task.cancelled = True
             self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def work(self) -> dict[Hashable, int]:
+        """What is outstanding (``app/serving/control.py``): each utterance that the engine speaks,
+        with its pieces, because one thread may hang while others go on. Called from the heartbeat's
+        thread; copying a set is atomic."""
+        return {task: task.pieces for task in self._running.copy()}
+
     def open(self, utterance: Utterance, sink: SpeechSink, log_id: str) -> SpeakingTask:
         """Accept an utterance.
 
@@ -178,6 +186,7 @@ class Synthesis:
 
     def _came(self, task: SpeakingTask, piece: Piece) -> None:
         self.pieces += 1
+        task.pieces += 1
         if len(piece.samples):
             task.piece(piece.samples.tobytes(), piece.marks)
 

@@ -19,6 +19,7 @@ LOCKED: dict[str, dict[str, Any]] = {
     "POST /stream/v1/asr": {"content": b"audio"},
     "GET /stream/v1/tts": {"params": {"text": "hi"}},
     "POST /stream/v1/tts": {"json": {"text": "hi"}},
+    "GET /metrics": {},
     "GET /stream/v1/asr/models": {},
     "GET /stream/v1/tts/voices": {},
     "GET /stream/v1/tts/voices/info": {},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 from app import __version__
+from app.api.drain import Drain
 
 
 async def test_health(world: Any) -> None:
@@ -145,3 +147,15 @@ async def test_index(world: Any) -> None:
     assert body["name"] == "FunSpeech"
     assert body["websocket"] == "/ws/v1"
     assert "docs" not in body
+
+
+async def test_a_server_that_is_about_to_end_is_alive_and_not_ready(world: Any) -> None:
+    drain = Drain(delay_s=60)
+    server: Any = Mock()
+    async with world.client(drain=drain) as client:
+        drain.begin(server)
+        ready = await client.get("/health/ready")
+        live = await client.get("/health/live")
+        drain.begin(server)
+    assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+    assert live.status_code == 200

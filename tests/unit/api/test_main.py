@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from app.api.drain import Drain
 from app.core.config import Config
 from app.main import build_access, build_app
 
@@ -19,6 +20,7 @@ def _client(world: Any, **settings: Any) -> httpx.AsyncClient:
         synthesis=world.synthesis,
         voices=world.voices,
         access=build_access(config),
+        drain=Drain(),
     )
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 

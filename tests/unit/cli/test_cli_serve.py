@@ -8,8 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import __version__
-from app.cli.serve import TellingSupervisor, announce, banner
+from app.cli.serve import TellingSupervisor, announce, banner, reread
 from app.core.config import Config
+from app.core.log_sink import LogSink
 from app.serving.supervisor import Running
 
 CERTIFICATE = Path(__file__).parents[2] / "support" / "self_signed.pem"
@@ -80,3 +81,55 @@ def test_the_log_has_the_start_and_the_stop(capsys: pytest.CaptureFixture[str]) 
         },
         {"log_level": "info", "event": "stopping"},
     ]
+
+
+class Sink(LogSink):
+    """Notes that it was reopened."""
+
+    reopened = False
+
+    def __init__(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        self.reopened = True
+
+
+@pytest.mark.parametrize(
+    ("env_file", "expected"),
+    [
+        ("PORT=9000\n", []),
+        (
+            "PORT=9001\nAPPTOKEN=s3cret\n",
+            [("warning", "changed settings need a restart", ["PORT", "APPTOKEN"])],
+        ),
+        ("PORT=x\n", [("error", "the changed settings would stop the next start", None)]),
+    ],
+)
+def test_rereading_reopens_the_log_and_names_what_waits_for_a_restart(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    env_file: str,
+    expected: list[tuple[str, str, list[str] | None]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Config.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    (tmp_path / ".env").write_text(env_file)
+    sink = Sink()
+    with capture_logs() as records:
+        reread(Config(port=9000), sink)
+    assert sink.reopened
+    assert [(r["log_level"], r["event"], r.get("settings")) for r in records] == expected
+    assert "s3cret" not in str(records)
+
+
+def test_a_reload_rereads_first() -> None:
+    told: list[str] = []
+    supervisor = TellingSupervisor(
+        Config(), lambda source, line: None, lambda running: None, lambda: told.append("reread")
+    )
+    with capture_logs() as records:
+        supervisor.reload()
+    assert told == ["reread"]
+    assert [r["event"] for r in records] == ["reloading"]

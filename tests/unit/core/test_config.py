@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core import config as config_module
-from app.core.config import Config, ConfigError, load, parse_devices
+from app.core.config import Config, ConfigError, changed, load, parse_devices
 
 
 def read(environ: dict[str, str] | None = None) -> Config:
@@ -86,6 +86,11 @@ def test_config_cannot_be_changed() -> None:
             "IDLE_TIMEOUT_SECONDS",
             "0",
             "IDLE_TIMEOUT_SECONDS: must be a number above 0, got '0'",
+        ),
+        (
+            "HANG_TIMEOUT_SECONDS",
+            "1",
+            "HANG_TIMEOUT_SECONDS: must be a number, 2 or more, got '1'",
         ),
         (
             "START_TIMEOUT_SECONDS",
@@ -260,3 +265,10 @@ def test_import_has_no_side_effects(tmp_path: Path) -> None:
     )
     assert (done.stdout, done.stderr) == (b"", b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_changed_is_named_without_its_value() -> None:
+    before = read({"PORT": "9000", "APPTOKEN": "old"})
+    after = read({"PORT": "9000", "APPTOKEN": "new", "LOG_LEVEL": "debug"})
+    assert changed(before, before) == []
+    assert changed(before, after) == ["LOG_LEVEL", "APPTOKEN"]

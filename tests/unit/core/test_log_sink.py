@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,24 @@ def test_file_is_rotated(tmp_path: Path) -> None:
     assert [file.name for file in files] == ["log", "log.1", "log.2"]
     assert all(file.stat().st_size <= 400 for file in files)
     assert "number=29\n" in path.read_text()
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    sink = LogSink(file=path, max_bytes=0, console=io.StringIO())
+    for number in range(3):
+        sink.emit_line("x", line(number=number))
+        # What was queued before the move may be written after it, so wait for it.
+        while f"number={number}" not in (path.read_text() if path.exists() else ""):
+            time.sleep(0.001)
+        path.rename(tmp_path / f"log-{number}")
+        sink.reopen()
+    sink.emit_line("x", line(number=3))
+    sink.close()
+    found = {file.name: re.findall(r"number=\d", file.read_text()) for file in tmp_path.iterdir()}
+    assert found == {
+        "log-0": ["number=0"], "log-1": ["number=1"], "log-2": ["number=2"], "log": ["number=3"],
+    }  # fmt: skip
 
 
 def test_unwritable_file_stops_the_start(tmp_path: Path) -> None:

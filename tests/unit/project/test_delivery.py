@@ -113,6 +113,8 @@ def test_both_readmes_have_the_same_structure_and_the_same_code() -> None:
         "docs/architecture.md",
         "docs/benchmarks.md",
         "docs/nls-protocol.md",
+        "deploy/README.md",
+        "deploy/README.zh.md",
     ],
 )
 def test_links_to_files_lead_somewhere(name: str) -> None:

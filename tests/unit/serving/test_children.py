@@ -8,15 +8,21 @@ import signal
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from app.serving import children
-from app.serving.children import Child, ChildSpec, StartFailed
+from app.serving.children import Child, ChildSpec, Pulse, StartFailed
 
 
-def child(does: str, lines: list[bytes] | None = None, start_timeout_s: float = 30.0) -> Child:
+def child(
+    does: str,
+    lines: list[bytes] | None = None,
+    start_timeout_s: float = 30.0,
+    hang_timeout_s: float = 60.0,
+) -> Child:
     spec = ChildSpec("stub", "tests.support.stub_child", {"does": does, "secret": "s3cret"}, [])
     kept = [] if lines is None else lines
-    return Child(spec, start_timeout_s, lambda source, line: kept.append(line))
+    return Child(spec, start_timeout_s, hang_timeout_s, lambda source, line: kept.append(line))
 
 
 async def test_a_child_gets_its_config_is_ready_and_ends_when_told() -> None:
@@ -69,3 +75,128 @@ async def test_a_child_ends_when_its_supervisor_is_gone() -> None:
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     assert not process.is_running()
+
+
+def hung_after(pulse: Pulse, looks: int) -> str:
+    """What the pulse says at the last of so many looks; nothing at those before."""
+    for _ in range(looks - 1):
+        assert pulse.look() == ""
+    return pulse.look()
+
+
+def test_silence_counts_as_hung_after_the_timeout() -> None:
+    assert hung_after(Pulse(15), 15) == ""
+    assert hung_after(Pulse(15), 16) == "no sign of life for 15 s"
+
+
+def test_a_beat_ends_the_silence() -> None:
+    pulse = Pulse(3)
+    for _ in range(10):
+        assert hung_after(pulse, 3) == ""
+        pulse.beat(0)
+
+
+def test_work_that_does_not_advance_counts_as_hung_after_the_timeout() -> None:
+    pulse = Pulse(15)
+    pulse.beat(14)
+    assert pulse.look() == ""
+    pulse.beat(15)
+    assert pulse.look() == "its work has not advanced for 15 s"
+
+
+async def restarted(stub: Child) -> None:
+    """Returns once the child serves in another process than now."""
+    await stub.ready.wait()
+    first = stub.facts["pid"]
+    while not stub.ready.is_set() or stub.facts["pid"] == first:  # noqa: ASYNC110 - two facts
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor looks often, as the stub beats often."""
+    monkeypatch.setattr(children, "BEAT_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("stop", "no sign of life for 2 s"),
+        ("block the loop", "its work has not advanced for 2 s"),
+        ("get stuck", "its work has not advanced for 2 s"),
+    ],
+)
+async def test_a_hung_child_is_replaced(does: str, reason: str) -> None:
+    stub = child(does, hang_timeout_s=2)
+    with capture_logs() as records:
+        keeping = asyncio.create_task(stub.keep())
+        await restarted(stub)
+    assert [(r["event"], r["reason"]) for r in records if r["log_level"] == "error"] == [
+        ("process hangs, killing it", reason)
+    ]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("quick_looks")
+async def test_a_busy_child_whose_work_advances_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    beats: list[float] = []
+    enough = asyncio.Event()
+
+    def beat(pulse: Pulse, stalled_s: float) -> None:
+        beats.append(stalled_s)
+        if len(beats) == 40:
+            enough.set()
+
+    monkeypatch.setattr(Pulse, "beat", beat)
+    stub = child("advance")
+    keeping = asyncio.create_task(stub.keep())
+    await asyncio.wait_for(enough.wait(), 60)
+    # Were it stuck, the last would say 2 s. One may come too early to see the next step.
+    assert max(beats) < 1
+    await stub.stop(grace_s=10)
+    await keeping
+
+
+async def test_reload_reaches_a_child_that_is_ready_or_still_starting() -> None:
+    stub = child("serve in a loop")
+    keeping = asyncio.create_task(stub.keep())
+    while stub.pid is None:  # noqa: ASYNC110 - no event for it
+        await asyncio.sleep(0.01)
+    assert not stub.ready.is_set()
+    stub.reload()  # is told once it is ready
+    for reloads in (1, 2):
+        while stub.facts.get("reloads") != reloads:  # noqa: ASYNC110 - a value, no event
+            await asyncio.sleep(0.01)
+        stub.reload()
+    await stub.stop(grace_s=10)
+    await keeping
+
+
+async def test_one_that_crashes_soon_after_its_start_is_restarted_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0, 0.01, 0.02))
+    stub = child("serve and crash")
+    with capture_logs() as records:
+        keeping = asyncio.create_task(stub.keep())
+        while stub.restarts < 4:  # noqa: ASYNC110 - a counter
+            await asyncio.sleep(0.01)
+    delays = [r["restart_in_s"] for r in records if r["log_level"] == "error"]
+    assert delays[:4] == [0.0, 0.01, 0.02, 0.02]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_one_that_served_long_is_restarted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0, 3600.0))
+    monkeypatch.setattr(children, "STABLE_AFTER_S", 0.0)
+    stub = child("serve and crash")
+    keeping = asyncio.create_task(stub.keep())
+    while stub.restarts < 3:  # noqa: ASYNC110 - a counter
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)

@@ -4,6 +4,7 @@ VAD that hears whatever is loud, so that lost, doubled or misplaced audio shows.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
@@ -309,3 +310,36 @@ async def test_twenty_streams_share_vad_calls_and_steps() -> None:
         assert recognition.vad.calls < windows / 2
     assert all(isinstance(sink.events[-1], SentenceEnded) for sink in sinks)
     assert engine.steps < 20 * 18 / 2
+
+
+class Hanging(Recorder):
+    """Its steps wait for ``go_on``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def step(self, batch: Sequence[Feed]) -> Sequence[Hypothesis | Exception]:
+        assert self.go_on.wait(30)
+        return super().step(batch)
+
+
+async def test_a_hanging_engine_shows_in_the_work_although_the_vad_goes_on() -> None:
+    engine = Hanging()
+    async with service(engine) as recognition:
+        assert recognition.work() == {}
+        stream, sink = start(recognition)
+        stream.feed(tone(500))
+        while "recognise" not in recognition.work():  # noqa: ASYNC110 - it has no event for that
+            await asyncio.sleep(0.001)
+        listened = recognition.listener.steps
+        for _ in range(5):
+            stream.feed(tone(100))
+            while recognition.listener.work():  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.001)
+        assert recognition.listener.steps > listened
+        assert recognition.work() == {"recognise": 1}
+        engine.go_on.set()
+        stream.end()
+        await sink.over.wait()
+        assert recognition.stepper.steps > 1

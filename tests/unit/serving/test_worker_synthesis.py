@@ -166,3 +166,22 @@ async def test_the_queue_is_bounded_and_so_is_an_utterance(
             synthesis.open(utterance("a"), Sink(), "id")
         with pytest.raises(InvalidText):
             synthesis.open(utterance("a" * (MAX_UTTERANCE_CHARS + 1)), Sink(), "id")
+
+
+async def test_each_utterance_that_is_spoken_counts_as_work_of_its_own() -> None:
+    engine = Speaker(parallel=2)
+    engine.go_on.clear()
+    async with service(engine) as synthesis:
+        sinks = [Sink() for _ in range(3)]
+        assert synthesis.work() == {}
+        tasks = [synthesis.open(utterance("ab"), sink, "log-id") for sink in sinks]
+        assert synthesis.work() == {tasks[0]: 0, tasks[1]: 0}  # the third waits its turn
+        engine.go.release()
+        while sum(synthesis.work().values()) < 1:  # noqa: ASYNC110 - counted by the engine's thread
+            await asyncio.sleep(0.001)
+        assert sorted(synthesis.work().values()) == [0, 1]
+        engine.go_on.set()
+        engine.go.release(2)
+        for sink in sinks:
+            await sink.over.wait()
+        assert synthesis.work() == {}

@@ -1,0 +1,85 @@
+"""A sentence of synthesis that outlives its worker: it is spoken again elsewhere, and continued
+from the sample that was already passed on, with a short cross-fade, since no engine promises to
+speak twice alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+import numpy as np
+import structlog
+
+from app.audio.pcm import EMPTY, Int16
+from app.core import metrics
+from app.core.errors import EngineLost
+from app.serving.handles import SpeechHandle
+
+log = structlog.get_logger(__name__)
+
+FADE_MS: Final = 10
+"""Held back of what was spoken, to be faded into what is spoken again."""
+
+
+class ContinuedSpeech:
+    """The audio of one sentence. ``reopen`` asks for the sentence again, and waits for a worker."""
+
+    def __init__(
+        self, handle: SpeechHandle, reopen: Callable[[], Awaitable[SpeechHandle]], log_id: str
+    ) -> None:
+        self._handle = handle
+        self._reopen = reopen
+        self._log_id = log_id
+        self._fade = FADE_MS * handle.sample_rate // 1000
+        self._passed = 0  # samples given to the reader
+        self._tail = EMPTY  # those after them, held back
+
+    async def samples(self) -> AsyncGenerator[Int16, None]:
+        """Mono, as the engine speaks; none empty.
+
+        Raises:
+            EngineLost: the worker died, and no other took the sentence in time.
+            SpeechError: the sentence failed.
+        """
+        while True:
+            try:
+                async with aclosing(self._spoken()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                break
+            except EngineLost:
+                log.warning("worker lost, speaking the sentence elsewhere", task_id=self._log_id)
+                metrics.REPEATED.labels("tts").inc()
+                self._handle = await self._reopen()
+        if len(self._tail):
+            yield self._tail
+
+    def cancel(self) -> None:
+        """Forget the sentence, here and in the worker."""
+        self._handle.cancel()
+
+    async def _spoken(self) -> AsyncGenerator[Int16, None]:
+        """One attempt, from where the last one ended."""
+        skip, unfaded, held = self._passed, self._tail, EMPTY
+        async with aclosing(self._handle.pieces()) as pieces:
+            async for pcm, _ in pieces:
+                samples = np.frombuffer(pcm, dtype=np.int16)
+                skip, samples = max(skip - len(samples), 0), samples[skip:]
+                held = np.concatenate([held, samples])
+                if len(held) < len(unfaded):
+                    continue
+                if len(unfaded):
+                    held, unfaded = _faded(unfaded, held), EMPTY
+                ready, held = held[: -self._fade], held[-self._fade :]
+                self._passed += len(ready)
+                self._tail = held
+                if len(ready):
+                    yield ready
+
+
+def _faded(old: Int16, new: Int16) -> Int16:
+    """``new``, whose beginning is faded in over all of ``old``."""
+    share = np.linspace(0.0, 1.0, len(old))
+    mixed = np.rint(old + (new[: len(old)].astype(np.float64) - old) * share)
+    return np.concatenate([mixed.astype(np.int16), new[len(old) :]])

@@ -11,7 +11,7 @@ import structlog
 from app import __version__
 from app.cli.address import local_url
 from app.core import config as configuration
-from app.core.log_sink import LogSink
+from app.core.log_sink import LogSink, discard
 from app.serving.children import StartFailed
 from app.serving.supervisor import Running, Supervisor, stopping_on_signals
 
@@ -95,7 +95,10 @@ def announce(config: configuration.Config, running: Running) -> None:
     engines = {role: engine for role, engine, _ in running.engines}
     address = shown_address(config, running)
     log.info("serving", version=__version__, address=address, engines=engines)
-    print(banner(config, running), flush=True)
+    try:
+        print(banner(config, running), flush=True)
+    except OSError:
+        discard(sys.stdout)  # nobody is there to read it; the server goes on
 
 
 def shown_address(config: configuration.Config, running: Running) -> str:

@@ -9,9 +9,11 @@ so that a stopped terminal or a slow disk never holds up the supervisor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging.handlers
+import os
 import sys
 import threading
 import time
@@ -104,12 +106,25 @@ class LogSink:
     def _print(self, text: str) -> None:
         encoding = getattr(self._console, "encoding", None) or "utf-8"
         safe = text.encode(encoding, "backslashreplace").decode(encoding)
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone; the file goes on
+        try:
             self._console.write(safe)
             self._console.flush()
+        except (OSError, ValueError) as error:
+            # The file goes on. What a closed terminal did not take would fail once more at exit,
+            # and make a failure of it.
+            if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EPIPE):
+                discard(self._console)
 
     def _report_dropped(self, count: int) -> None:
         self._write({"process": "supervisor", **dropped_record(count)})
+
+
+def discard(console: TextIO) -> None:
+    """From now on, what is written to ``console`` goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, console.fileno())
+        os.close(nowhere)
 
 
 class _RotatingFile(logging.handlers.RotatingFileHandler):

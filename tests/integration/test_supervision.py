@@ -150,6 +150,9 @@ async def test_sighup_goes_on_in_a_new_log_file_and_names_what_needs_a_restart(
 ) -> None:
     async with serving(tmp_path) as served:
         moved = tmp_path / "moved.log"
+        async with asyncio.timeout(PATIENCE_S):  # the last line of the start
+            while "serving version" not in served.log_file.read_text():  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.02)
         served.log_file.rename(moved)
         (tmp_path / ".env").write_text("MAX_STREAMS=7\n")
         before = moved.read_text()

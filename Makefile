@@ -48,8 +48,8 @@ run: $(VENV)/.run ## Install what is needed, then serve
 test: $(VENV)/.dev $(NODE_DIR)/node_modules/.done ## Install what tests need, then check and test
 	$(BIN)/python scripts/missing_tools.py
 	$(MAKE) check
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto $(ARGS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" WORKERS=2 $(BIN)/python -m pytest -n auto $(or $(ARGS),$(SERVER_TESTS))
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" WORKERS=2 $(BIN)/python -m pytest -n auto --dist loadgroup $(or $(ARGS),$(SERVER_TESTS))
 
 check: $(VENV)/.dev ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

@@ -25,7 +25,10 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "25"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 STREAMS, SPEAKERS = 20, 8
 
-pytestmark = pytest.mark.timeout(SECONDS + 150)
+pytestmark = [
+    pytest.mark.timeout(SECONDS + 150),
+    pytest.mark.xdist_group("processes"),  # real processes: one test of them at a time
+]
 
 
 class Load:

@@ -14,6 +14,8 @@ from app.client.nls import NlsClient
 from tests.support.process import Served, serving
 from tests.support.sound import tone
 
+pytestmark = pytest.mark.xdist_group("processes")  # real processes: one at a time
+
 Figures = Callable[..., float]
 
 

@@ -16,6 +16,8 @@ from benchmarks.server import launch
 from tests.support.process import serving
 from tests.support.sound import tone
 
+pytestmark = pytest.mark.xdist_group("processes")  # real processes: one at a time
+
 
 async def heard(url: str, ms: int) -> str:
     events = await NlsClient(url).transcribe(tone(ms).tobytes())

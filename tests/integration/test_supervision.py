@@ -19,6 +19,8 @@ from benchmarks.server import launch
 from tests.support.process import Served, serving
 from tests.support.sound import tone
 
+pytestmark = pytest.mark.xdist_group("processes")  # real processes: one at a time
+
 SUPPORT = Path(__file__).parents[1] / "support"
 OLD, NEW = SUPPORT / "self_signed.pem", SUPPORT / "renewed.pem"
 PATIENCE_S = 60
@@ -60,7 +62,7 @@ async def test_a_stopped_process_is_replaced(tmp_path: Path, module: str) -> Non
         await asyncio.to_thread(stopped.wait, PATIENCE_S)
         await hears_again(served)
         line = log_lines(served, "process hangs, killing it")[0]
-        assert "ERROR" in line and "no sign of life for 2 s" in line
+        assert "ERROR" in line and "no sign of life for " in line
         assert await served.stop() == 0
 
 
@@ -72,7 +74,7 @@ async def test_a_worker_whose_model_hangs_is_replaced(tmp_path: Path) -> None:
         async with NlsClient(served.ws).transcriber() as task:
             await task.send(tone(1000).tobytes())
             line = await logged(served, "process hangs, killing it")
-        assert "asr-0" in line and "its work has not advanced for 2 s" in line
+        assert "asr-0" in line and "its work has not advanced for " in line
         async with asyncio.timeout(PATIENCE_S):
             while all(worker.is_running() for worker in workers):  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.02)

@@ -21,6 +21,8 @@ from tests.support.live import Live, live_server
 from tests.support.process import serving
 from tests.support.sound import Int16, joined, silence, tone
 
+pytestmark = pytest.mark.xdist_group("processes")  # real processes: one at a time
+
 SENTENCES = (700, 1230, 460, 2040)
 
 

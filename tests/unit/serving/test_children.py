@@ -122,9 +122,9 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("does", "reason"),
     [
-        ("stop", "no sign of life for 2 s"),
-        ("block the loop", "its work has not advanced for 2 s"),
-        ("get stuck", "its work has not advanced for 2 s"),
+        ("stop", "no sign of life for "),
+        ("block the loop", "its work has not advanced for "),
+        ("get stuck", "its work has not advanced for "),
     ],
 )
 async def test_a_hung_child_is_replaced(does: str, reason: str) -> None:
@@ -132,9 +132,9 @@ async def test_a_hung_child_is_replaced(does: str, reason: str) -> None:
     with capture_logs() as records:
         keeping = asyncio.create_task(stub.keep())
         await restarted(stub)
-    assert [(r["event"], r["reason"]) for r in records if r["log_level"] == "error"] == [
-        ("process hangs, killing it", reason)
-    ]
+    (error,) = [record for record in records if record["log_level"] == "error"]
+    assert error["event"] == "process hangs, killing it"
+    assert error["reason"].startswith(reason)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 

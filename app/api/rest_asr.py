@@ -19,14 +19,11 @@ from app.api.doors import Doors
 from app.core.errors import BadAudio, InvalidRequest
 from app.core.joining import join_sentences
 from app.core.speech import RecognitionRequest, SentenceEnded
-from app.nls.parameters import recognition_request
+from app.nls.parameters import WHOLE_UTTERANCE_MS, recognition_request
 from app.nls.status import SUCCESS
 
 if TYPE_CHECKING:
     from app.services.recognition import RecognitionTask
-
-_WHOLE_UTTERANCE_MS = 60_000
-"""A pause does not end the utterance: the answer is one text anyway."""
 
 _OPENAPI: dict[str, Any] = {
     "parameters": [
@@ -90,7 +87,7 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
         max_audio_ms=doors.limits.max_audio_ms,
     )
     options = msgspec.structs.replace(
-        wanted.options, partials=False, max_sentence_silence_ms=_WHOLE_UTTERANCE_MS
+        wanted.options, partials=False, max_sentence_silence_ms=WHOLE_UTTERANCE_MS
     )
     # A file is what somebody chose to send, however quiet; the gate is for live microphones.
     return msgspec.structs.replace(wanted, options=options, near_field_gate=False, progress=False)

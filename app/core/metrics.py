@@ -1,9 +1,9 @@
 """What the server counts, for Prometheus.
 
-Each process writes its figures to files in a folder of the supervisor's (``DIRECTORY_VARIABLE`` in
-its environment, set before this module is first imported there), and ``/metrics`` adds them up, so
-any API process answers for all. Without that folder (in tests, in the command line) the figures
-stay in the process.
+Each process writes its figures to files in a folder of the supervisor's
+(``PROMETHEUS_MULTIPROC_DIR`` in its environment, set before this module is first imported there),
+and ``/metrics`` adds them up, so any API process answers for all. Without that folder (in tests, in
+the command line) the figures stay in the process.
 
 No label has a value that a client chooses freely.
 """
@@ -22,9 +22,6 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
-
-DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The library's own name for it."""
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -29,6 +29,9 @@ MIN_RECOGNITION_RATE: Final = 8_000
 MAX_RECOGNITION_RATE: Final = 48_000
 SYNTHESIS_RATES: Final = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
+WHOLE_UTTERANCE_MS: Final = 60_000
+"""As end-of-sentence silence: a pause does not end the utterance, the answer is one text anyway."""
+
 DEFAULT_SILENCE_MS: Final = 800
 MIN_SILENCE_MS: Final = 200
 MAX_SILENCE_MS: Final = 6_000

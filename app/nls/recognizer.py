@@ -19,6 +19,7 @@ from app.core.speech import (
 from app.nls.outputs import Abandon, Output
 from app.nls.parameters import (
     DEFAULT_SILENCE_MS,
+    WHOLE_UTTERANCE_MS,
     boolean,
     integer,
     recognition_request,
@@ -26,8 +27,6 @@ from app.nls.parameters import (
 )
 from app.nls.recognition import RecognitionSession
 
-# As long as the whole task may be: without voice detection no pause ends the utterance.
-_NO_ENDPOINT_MS: Final = 60_000
 _MAX_START_SILENCE_MS: Final = 60_000
 
 
@@ -60,7 +59,7 @@ class Recognizer(RecognitionSession):
         )
         self._interim = request.options.partials
         self._voice_detection = boolean(payload, "enable_voice_detection", False)
-        silence = _NO_ENDPOINT_MS
+        silence = WHOLE_UTTERANCE_MS
         if self._voice_detection:
             silence = silence_ms(payload, "max_end_silence") or DEFAULT_SILENCE_MS
             # (0, 60000]; anything below is "no limit", which is also the default.

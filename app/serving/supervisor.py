@@ -33,8 +33,7 @@ from app.serving.runtime_folder import runtime_folder
 log = structlog.get_logger(__name__)
 
 METRICS_DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Where each process writes its figures. ``app/core/metrics.py`` has the same name for it, and must
-not be imported here."""
+"""The metrics library's name for the folder of each process' figures (``app/core/metrics.py``)."""
 
 STOP_GRACE_S: Final = 10.0
 """A child that should have ended is killed after this time; an API process has its drain first."""

@@ -14,10 +14,10 @@ IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 FIND_PYTHON = for python in $(PYTHON) python3.11 python3.13 python3 python3.12 python3.14; do \
 	$$python $(IS_NEW_ENOUGH) 2>/dev/null && echo $$python && break; done
 
-.PHONY: help run test check format bench soak lock clean
+.PHONY: help run test check format bench bench-full soak lock clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 $(VENV)/bin/python:
 	@python=$$($(FIND_PYTHON)); \
@@ -63,6 +63,9 @@ format: $(VENV)/.dev ## Format the code and sort imports
 
 bench: $(VENV)/.dev ## Measure; prints figures, asserts nothing
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-full: $(VENV)/.dev ## The same at full length, half an hour; JSON lines in build/
+	$(BIN)/python -m benchmarks --full --json build/benchmarks.jsonl $(ARGS)
 
 soak: $(VENV)/.dev ## Kill and stop workers under load for half an hour (SOAK_SECONDS, SOAK_SEED)
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/python -m pytest tests/integration/test_chaos.py $(ARGS)

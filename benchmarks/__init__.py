@@ -1,6 +1,7 @@
 """Measurements of a running server: they print figures and assert nothing.
 
-``python -m benchmarks`` takes all of them, in under two minutes; ``python -m benchmarks NAME`` one.
+``python -m benchmarks`` takes all of them, in about three minutes; ``python -m benchmarks NAME``
+one. ``--full`` takes the time that figures to publish need.
 The figures of a release and what they mean are in ``docs/benchmarks.md``.
 
 The server under test is ``funspeech serve`` in processes of its own; this process generates the

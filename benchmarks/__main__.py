@@ -1,4 +1,5 @@
-"""``python -m benchmarks [NAME …]``: measure, and print a table and a line of JSON for each."""
+"""``python -m benchmarks [NAME …] [--full]``: measure, and print a table and a line of JSON for
+each."""
 
 from __future__ import annotations
 
@@ -6,15 +7,18 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Final, cast
 
 import uvloop
 
 from benchmarks import (
+    ageing,
     embedded,
     machine,
     memory,
+    neighbours,
     partials,
     report,
     startup,
@@ -23,7 +27,8 @@ from benchmarks import (
     synthesis,
 )
 from benchmarks.measure import ProcessChanged
-from benchmarks.options import Options
+from benchmarks.neighbours import DisturberFailed
+from benchmarks.options import FULL_RUNS, FULL_SECONDS, Options
 from benchmarks.server import ServerEnded
 
 BENCHMARKS: Final[dict[str, ModuleType]] = {
@@ -34,10 +39,16 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "memory": memory,
     "startup": startup,
     "embedded": embedded,
+    "ageing": ageing,
+    "neighbours": neighbours,
 }
 
-TIMEOUT_S: Final = 120.0
-"""A measurement with its default length takes 5 to 35 s; more than this beyond what was asked for
+SINGLE: Final = frozenset({"memory", "startup", "neighbours"})
+"""Run once where others run several times: the second takes medians itself, the last is made of
+ratios to what was measured just before."""
+
+TIMEOUT_S: Final = 180.0
+"""A measurement with its default length takes 5 to 75 s; more than this beyond what was asked for
 is a hang."""
 
 
@@ -45,29 +56,53 @@ def main() -> None:
     """Run what the arguments name, all by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--seconds", type=float, help="length of the measured part")
+    parser.add_argument("--seconds", type=float, help="length of each measured part")
     parser.add_argument("--sessions", type=int, help="clients at a time")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"parts of {FULL_SECONDS:.0f} s, and the median of {FULL_RUNS} runs",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the lines of JSON to FILE")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(BENCHMARKS)}")
-    options = Options(arguments.seconds, arguments.sessions)
+    seconds = arguments.seconds or (FULL_SECONDS if arguments.full else None)
+    options = Options(seconds, arguments.sessions, arguments.full)
     try:
-        uvloop.run(_run(arguments.names or list(BENCHMARKS), options))
-    except (ServerEnded, ProcessChanged, TimeoutError) as error:
+        uvloop.run(_run(arguments.names or list(BENCHMARKS), options, arguments.json))
+    except (ServerEnded, ProcessChanged, DisturberFailed, TimeoutError) as error:
         sys.exit(f"no figures: {error or 'it took too long'}")
 
 
-async def _run(names: list[str], options: Options) -> None:
+async def _run(names: list[str], options: Options, json_file: Path | None) -> None:
     described = machine.describe()
     print("\n".join(f"{key:<12} {value}" for key, value in described.items()))
     print("The load generator has a process of its own on the same cores.\n", flush=True)
     for name in names:
-        module = BENCHMARKS[name]
-        measure = cast("Callable[[Options], Awaitable[list[report.Figure]]]", module.measure)
-        async with asyncio.timeout(TIMEOUT_S + (options.seconds or 0.0) * 2):
-            figures = await measure(options)
-        print(report.table(f"{name}: {module.TITLE}", figures))
-        print(report.json_line(name, figures, described), end="\n\n", flush=True)
+        figures = await _measure(name, options)
+        line = report.json_line(name, figures, described, options)
+        print(report.table(f"{name}: {BENCHMARKS[name].TITLE}", figures))
+        print(line, end="\n\n", flush=True)
+        if json_file is not None:
+            _add(json_file, line)
+
+
+async def _measure(name: str, options: Options) -> list[report.Figure]:
+    module = BENCHMARKS[name]
+    measure = cast("Callable[[Options], Awaitable[list[report.Figure]]]", module.measure)
+    limit_s = TIMEOUT_S + (options.seconds or 0.0) * getattr(module, "PARTS", 2)
+    runs = []
+    for _ in range(FULL_RUNS if options.full and name not in SINGLE else 1):
+        async with asyncio.timeout(limit_s):
+            runs.append(await measure(options))
+    return report.combined(runs) if len(runs) > 1 else runs[0]
+
+
+def _add(file: Path, line: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -17,9 +18,10 @@ _PACKAGES: Final = ("uvicorn", "uvloop", "websockets", "httptools", "msgspec", "
 
 
 def describe() -> dict[str, str]:
-    """CPU, cores, memory, system, Python, versions, and the load before the run."""
+    """The time, CPU, cores, memory, system, Python, versions, and the load before the run."""
     busy = os.getloadavg()[0]
     return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": f"{_cpu_model()}, {platform.machine()}",
         "cores": str(os.cpu_count() or 1),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",

@@ -103,7 +103,7 @@ class _Speaker:
             async for event in task.events():
                 self._note(event, perf_counter())
         self._noticed.tasks += 1
-        if self._heard != _expected(self._script):
+        if self._heard != expected(self._script):
             self._noticed.wrong += 1
 
     async def _frames(self) -> AsyncIterator[bytes]:
@@ -116,7 +116,7 @@ class _Speaker:
             self._noticed.late.append((perf_counter() - due) * 1000)
             if is_sound and position % CHUNK_MS == 0:
                 self._uncovered.append((position, due))
-            yield _frame(ms, is_sound)
+            yield frame(ms, is_sound)
         self._stopped = perf_counter()
 
     def _note(self, event: Event, now: float) -> None:
@@ -130,7 +130,7 @@ class _Speaker:
                 self._heard.append(event.payload["result"])
 
 
-def _expected(script: Script) -> list[str]:
+def expected(script: Script) -> list[str]:
     """What the fake engine says of a script; see ``app/engines/fake/recognizer.py``."""
     lengths: list[int] = []
     was_sound = False
@@ -144,5 +144,6 @@ def _expected(script: Script) -> list[str]:
 
 
 @cache
-def _frame(ms: int, is_sound: bool) -> bytes:
+def frame(ms: int, is_sound: bool) -> bytes:
+    """The audio of one frame of a script."""
     return audio.tone(ms) if is_sound else audio.silence(ms)

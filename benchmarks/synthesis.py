@@ -22,6 +22,8 @@ CHARACTER_S: Final = 0.2
 
 SENTENCE: Final = "今天天气很好我们一起去公园里面散步吧。"
 TEXT: Final = SENTENCE * (1000 // len(SENTENCE))
+TEXT_BYTES: Final = round(len(TEXT) * CHARACTER_S * 24_000) * 2
+"""As 16-bit PCM at 24 kHz."""
 
 
 async def measure(options: Options) -> list[Figure]:
@@ -34,6 +36,7 @@ async def measure(options: Options) -> list[Figure]:
         meter, began = served.cpu(), time.monotonic()
         audio_s, wrong = await _speak(served.ws, clients, seconds)
         took, used = time.monotonic() - began, meter.used()
+        slow_wrong = await _speak_slowly(served.ws)
     hours = audio_s / 3600
     added = {rate: percentile(each, 50) - ENGINE_MS for rate, each in firsts.items()}
     return [
@@ -49,6 +52,7 @@ async def measure(options: Options) -> list[Figure]:
         ),
         Figure(f"speed, {clients} clients", audio_s / took, "× real time"),
         Figure("tasks of wrong length", wrong, "", "0"),
+        Figure("tasks of wrong length, clients that read slowly or late", slow_wrong, "", "0"),
     ]
 
 
@@ -70,7 +74,6 @@ async def _first_audio(url: str, rate: int) -> list[float]:
 async def _speak(url: str, clients: int, seconds: float) -> tuple[float, int]:
     """(seconds of audio that all clients got, tasks with too much or too little)."""
     until = time.monotonic() + seconds
-    expected = round(len(TEXT) * CHARACTER_S * 24_000) * 2
 
     async def client() -> list[int]:
         sizes: list[int] = []
@@ -82,4 +85,22 @@ async def _speak(url: str, clients: int, seconds: float) -> tuple[float, int]:
 
     done = await asyncio.gather(*(client() for _ in range(clients)))
     sizes = [size for each in done for size in each]
-    return sum(sizes) / 48_000, sum(size != expected for size in sizes)
+    return sum(sizes) / 48_000, sum(size != TEXT_BYTES for size in sizes)
+
+
+async def _speak_slowly(url: str) -> int:
+    """How many clients get too much or too little: some pause after each frame, some read nothing
+    for a while, longer than it takes to fill every buffer on the way."""
+
+    async def client(first_wait_s: float, pause_s: float) -> int:
+        size = 0
+        async with NlsClient(url).synthesizer(TEXT, sample_rate=24_000) as task:
+            await asyncio.sleep(first_wait_s)
+            async for audio in task.audio():
+                size += len(audio)
+                await asyncio.sleep(pause_s)
+        return size
+
+    manners = [(0.0, 0.001), (0.0, 0.004), (1.0, 0.0), (3.0, 0.0)]
+    sizes = await asyncio.gather(*(client(*each) for each in manners))
+    return sum(size != TEXT_BYTES for size in sizes)

@@ -16,6 +16,7 @@ from app.engines.base import Feed
 from app.engines.fake.options import FakeOptions
 from app.engines.fake.recognizer import FakeRecognizer
 from benchmarks import audio, measure, recognition_load, report
+from benchmarks.options import Options
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (0, 1)])
@@ -50,11 +51,14 @@ def test_the_table_shows_what_was_measured_beside_the_target() -> None:
 
 
 def test_the_json_line_is_one_line_and_valid() -> None:
-    line = report.json_line("lag", [report.Figure("p99", math.nan, "ms")], {"cores": "2"})
+    line = report.json_line(
+        "lag", [report.Figure("p99", math.nan, "ms")], {"cores": "2"}, Options()
+    )
     assert "\n" not in line
     assert json.loads(line) == {
         "benchmark": "lag",
-        "figures": [{"name": "p99", "value": None, "unit": "ms", "target": ""}],
+        "figures": [{"name": "p99", "value": None, "unit": "ms", "target": "", "runs": []}],
+        "options": {"seconds": None, "sessions": None, "full": False},
         "machine": {"cores": "2"},
     }
 
@@ -63,7 +67,7 @@ def test_the_json_line_is_one_line_and_valid() -> None:
     "script", [recognition_load.sentences(9.5), recognition_load.utterance(1270)]
 )
 def test_the_engine_says_what_the_load_expects(script: recognition_load.Script) -> None:
-    pcm = b"".join(recognition_load._frame(ms, is_sound) for ms, is_sound in script)
+    pcm = b"".join(recognition_load.frame(ms, is_sound) for ms, is_sound in script)
     samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32) / np.float32(32768)
     engine = FakeRecognizer(FakeOptions())
     stream = engine.open(RecognitionOptions())
@@ -75,7 +79,7 @@ def test_the_engine_says_what_the_load_expects(script: recognition_load.Script) 
         )[0]
     ]
     heard = [event.text for event in events if isinstance(event, SentenceEnded)]
-    assert heard == recognition_load._expected(script)
+    assert heard == recognition_load.expected(script)
 
 
 def test_sound_is_found_where_it_is() -> None:

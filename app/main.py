@@ -28,11 +28,13 @@ from app.api.nls_ws import WebSocketDoor
 from app.api.requests import Boundary
 from app.api.server import build_server
 from app.core import logs
+from app.core import metrics as figures
 from app.core.config import Config
 from app.services.recognition import RecognitionService
 from app.services.synthesis import SynthesisService
 from app.serving import certificate
 from app.serving.control import Control
+from app.serving.leases import leasing
 from app.serving.pool import Pool
 from app.serving.replica import Replica
 from app.voices.aliases import Aliases, AliasFileError
@@ -77,6 +79,7 @@ def build_app(
             max_audio_bytes=config.max_audio_bytes,
             max_audio_ms=config.max_audio_seconds * 1000,
             idle_timeout_s=config.idle_timeout_seconds,
+            max_connections=config.max_connections,
         ),
         debug=config.debug,
         cors_origins=config.cors_origins,
@@ -121,18 +124,20 @@ async def running_app(
     replicas: Sequence[Replica],
     drain: Drain,
     metrics_directory: Path | None = None,
+    quota_socket: str = "",
 ) -> AsyncIterator[ASGIApp]:
-    """The application with its services, connected to the workers inside the block."""
+    """The application with its services, connected to the workers inside the block, and to the
+    quota where tasks are limited."""
     voices = VoiceCatalogue(Aliases(config.voices_dir))
     await asyncio.to_thread(voices.refresh)
     pool = Pool(replicas, lambda engine: voices.set_engine(engine.voices, engine.any_voice))
     threshold = config.asr_nearfield_rms_threshold if config.asr_enable_nearfield_filter else None
-    recognition = RecognitionService(
-        pool, threshold, log_gate=config.asr_nearfield_filter_log_enabled
-    )
-    synthesis = SynthesisService(pool, voices, config.inference_threads())
     access = build_access(config)
-    async with pool.running():
+    async with pool.running(), leasing(quota_socket, config.max_tasks_per_appkey) as lease:
+        recognition = RecognitionService(
+            pool, threshold, log_gate=config.asr_nearfield_filter_log_enabled, lease=lease
+        )
+        synthesis = SynthesisService(pool, voices, config.inference_threads(), lease=lease)
         try:
             yield build_app(
                 config, pool, recognition, synthesis, voices, access, drain, metrics_directory
@@ -145,7 +150,7 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
     config = Config.model_validate(told["settings"])
     replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
     drain = build_drain(config)
-    async with running_app(config, replicas, drain, Path(told["metrics"])) as app:
+    async with running_app(config, replicas, drain, Path(told["metrics"]), told["quota"]) as app:
         server = build_server(
             app,
             max_message_bytes=config.max_message_bytes,
@@ -175,6 +180,7 @@ def main() -> None:
     control = Control(int(sys.argv[1]))
     told = control.read_config()
     logs.setup_child(told["name"], told["settings"]["log_level"])
+    figures.name_process(told["name"], Path(told["metrics"]))
     control.watch()
     try:
         uvloop.run(_serve(told, control, socket.socket(fileno=int(sys.argv[2]))))

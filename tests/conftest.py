@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No deadline for an example: nothing timed is asserted, and the machine may be busy.
-settings.register_profile("funspeech", deadline=None)
+# No deadline for an example, nor for making one: nothing timed is asserted, and the machine may be
+# busy.
+settings.register_profile("funspeech", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("funspeech")

@@ -1,8 +1,8 @@
 """uvicorn's two protocols, taught what NLS clients and hostile ones need.
 
 HTTP: duplicate handshake headers are reduced to the first, and a request head is bounded in size
-and time. WebSocket: a client's mistakes are not logged as ours. Both: a client that stops reading
-is cut off (nls-protocol.md 1.2, 1.8).
+and time (``lingering.py`` has the end of requests). WebSocket: a client's mistakes are not logged
+as ours. Both: a client that stops reading is cut off (nls-protocol.md 1.2, 1.8).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import termios
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from app.api.lingering import LingeringHttpProtocol
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
@@ -113,7 +114,7 @@ def _unread(transport: asyncio.Transport) -> int:
     return waiting
 
 
-class NlsHttpProtocol(_Reading, HttpToolsProtocol):
+class NlsHttpProtocol(_Reading, LingeringHttpProtocol):
     """HTTP as uvicorn speaks it, with a forgiving handshake, a bounded head, and an end to clients
     that neither speak nor read."""
 

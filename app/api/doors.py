@@ -27,7 +27,8 @@ class Limits:
     ``max_text_chars``: characters of text in one REST synthesis. ``max_audio_bytes``: body of one
     REST recognition. ``max_json_bytes``: body of any JSON request. ``max_audio_ms``: audio of one
     short recognition (60 s at the cloud, nls-protocol.md 8.3). ``idle_timeout_s``: a client that
-    sends nothing for so long, while we wait for it, has failed.
+    sends nothing for so long, while we wait for it, has failed. ``max_connections``: NLS WebSocket
+    connections that are open at the same time.
     """
 
     max_text_chars: int = 1_000
@@ -35,6 +36,7 @@ class Limits:
     max_json_bytes: int = 256 * 1024
     max_audio_ms: int = 60_000
     idle_timeout_s: float = 10.0
+    max_connections: int = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from app.nls.status import (
     NAMESPACE_NOT_FOUND,
     PARAMETER_INVALID,
     SERVER_ERROR,
+    TOO_MANY_REQUESTS,
     Status,
     code_of,
     status_text,
@@ -72,7 +73,13 @@ async def deny_path(websocket: WebSocket) -> None:
 _NO_SUCH_PATH = "RESTful url path illegal"  # the cloud's words (nls-protocol.md 8.1)
 
 
-async def _deny(websocket: WebSocket, http_status: int, body: bytes) -> None:
+async def deny_overload(websocket: WebSocket, text: str) -> None:
+    """Answer a handshake for which there is no room: 503, on which proxies try another server, and
+    the code and text that a Start would get, as the REST doors write them."""
+    await _deny(websocket, 503, failure(TOO_MANY_REQUESTS, text, Call()).body)
+
+
+async def _deny(websocket: WebSocket, http_status: int, body: bytes | memoryview) -> None:
     await websocket.send(
         {"type": "websocket.http.response.start", "status": http_status, "headers": []}
     )

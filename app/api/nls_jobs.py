@@ -14,6 +14,7 @@ from app.api.concurrency import alongside
 from app.api.doors import Doors
 from app.core import metrics
 from app.core.errors import EngineFailed, SpeechError
+from app.core.logs import log_ids
 from app.core.speech import RecognitionRequest, SynthesisRequest
 from app.nls.connection import Connection
 from app.nls.outputs import Configure, Feed, FinishAudio, Output
@@ -30,6 +31,8 @@ class Driver(Protocol):
 
     doors: Doors
     session: Connection
+    ids: dict[str, str]
+    """What the lines of this connection carry in the log (``app/core/logs.py``)."""
 
     def now(self) -> float:
         """The session's clock."""
@@ -50,6 +53,12 @@ class Job:
         self._task: asyncio.Task[None] | None = None
         self._abandoned = False
         self._began = driver.now()
+        # Now, because the connection may have its next task before this job has ended.
+        self.ids = {
+            **driver.ids,
+            "task_id": driver.session.task_id,
+            "namespace": driver.session.namespace,
+        }
 
     def begin(self, task: asyncio.Task[None]) -> None:
         """``task`` runs this job."""
@@ -68,15 +77,19 @@ class Job:
 
     async def run(self, after: Job | None) -> None:
         """Wait for the end of the job before this one, do the work, and report its end."""
-        if after is not None:
-            await after.ended()
+        with log_ids(**self.ids):
+            if after is not None:
+                await after.ended()
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             await self._work()
             self._note_completed()
         except SpeechError as error:
             await self._fail(error)
         except Exception:
-            log.exception("task failed", task_id=self._driver.session.task_id)
+            log.exception("task failed")
             await self._fail(EngineFailed())
 
     def _note_completed(self) -> None:

@@ -23,10 +23,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import random
 import time
 from collections import deque
+from collections.abc import Generator
+from functools import partial
 from typing import Final
 
 import structlog
@@ -36,10 +39,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.auth import credentials
 from app.api.doors import Doors
-from app.api.errors import deny_handshake
+from app.api.errors import deny_handshake, deny_overload
 from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob
 from app.core import metrics
 from app.core.errors import AccessDenied
+from app.core.logs import log_ids
 from app.nls.connection import Connection
 from app.nls.outputs import (
     Abandon,
@@ -65,6 +69,9 @@ OUTBOX_FRAMES: Final = 8
 _LOOK_S: Final = 1.0
 """How often the clock looks while no deadline is known: one begins when a task ends."""
 
+_TELL_FULL_S: Final = 60.0
+"""Refused connections are logged once in this time: those who are refused come again."""
+
 _BURST: Final = 256
 """Frames that are read in a row before other connections get their turn."""
 
@@ -79,6 +86,8 @@ class WebSocketDoor:
     def __init__(self, app: ASGIApp, doors: Doors) -> None:
         self._app = app
         self._doors = doors
+        self._open_connections = 0
+        self._told_full_at = -_TELL_FULL_S
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """See ASGI."""
@@ -96,8 +105,28 @@ class WebSocketDoor:
         except AccessDenied as error:
             await deny_handshake(websocket, error)
             return
-        await websocket.accept()
-        await _Driver(websocket, self._doors, presented.token, presented.appkey).run()
+        if self._open_connections >= self._doors.limits.max_connections:
+            self._tell_full()
+            await deny_overload(websocket, "Too many connections; try again later.")
+            return
+        connection_id = f"{random.getrandbits(48):012x}"  # for the log, protects nothing
+        with self._counted(), log_ids(connection_id=connection_id) as ids:
+            await websocket.accept()
+            await _Driver(websocket, self._doors, presented.token, presented.appkey, ids).run()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Generator[None, None, None]:
+        self._open_connections += 1
+        try:
+            yield
+        finally:
+            self._open_connections -= 1
+
+    def _tell_full(self) -> None:
+        now = time.monotonic()
+        if now - self._told_full_at >= _TELL_FULL_S:
+            self._told_full_at = now
+            log.warning("connections refused", max_connections=self._open_connections)
 
 
 class _ConnectionOver(Exception):
@@ -108,9 +137,18 @@ class _Driver:
     """One connection."""
 
     def __init__(
-        self, websocket: WebSocket, doors: Doors, token: str | None, appkey: str | None
+        self,
+        websocket: WebSocket,
+        doors: Doors,
+        token: str | None,
+        appkey: str | None,
+        ids: dict[str, str],
     ) -> None:
         self.doors = doors
+        self.ids = ids
+        # What is begun here may be asked for by a job, or by the end of the process: its log lines
+        # are the connection's all the same.
+        self._context = contextvars.copy_context()
         self._websocket = websocket
         self._loop = asyncio.get_running_loop()
         self.session = Connection(
@@ -171,15 +209,15 @@ class _Driver:
 
     def drain(self) -> None:
         """See ``drain.py``."""
-        self.apply(self.session.drain(self.now()))
+        self._context.run(self.apply, self.session.drain(self.now()))
 
     def finish_early(self) -> None:
         """See ``drain.py``."""
-        self.apply(self.session.finish_early(self.now()))
+        self._context.run(self.apply, self.session.finish_early(self.now()))
 
     def cut_off(self) -> None:
         """See ``drain.py``."""
-        self.apply(self.session.cut_off(self.now()))
+        self._context.run(self.apply, self.session.cut_off(self.now()))
 
     async def _read(self) -> None:
         for count in itertools.count(1):
@@ -225,9 +263,18 @@ class _Driver:
         """Run ``job`` once the last one is over: it may still be cleaning up, and must not report
         into the next one's task."""
         previous, self._job = self._job, job
-        job.begin(self._group.create_task(job.run(after=previous)))
+        self.ids.update(job.ids)
+        task = self._group.create_task(job.run(after=previous))
+        task.add_done_callback(partial(self._over, job))
+        job.begin(task)
         # The clock may be set to the end of the time between tasks, which is a minute.
         self._arm(_LOOK_S)
+
+    def _over(self, job: Job, _task: asyncio.Task[None]) -> None:
+        """``job`` has ended: what is logged now is not its task's any more."""
+        if job is self._job:
+            for key in ("task_id", "namespace"):
+                self.ids.pop(key, None)
 
     # The writer
 
@@ -246,7 +293,7 @@ class _Driver:
             )
         self._outbox.append(output)
         if self._writer is None:
-            self._writer = self._group.create_task(self._write())
+            self._writer = self._group.create_task(self._write(), context=self._context)
 
     async def _write(self) -> None:
         while self._outbox:
@@ -290,7 +337,7 @@ class _Driver:
     def _arm(self, wait_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(max(wait_s, 0.01), self._look)
+        self._timer = self._loop.call_later(max(wait_s, 0.01), self._look, context=self._context)
 
     def _look(self) -> None:
         self.apply(self.session.tick(self.now()))

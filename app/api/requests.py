@@ -8,10 +8,11 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.calls import call_of
+from app.api.calls import Call, call_of
 from app.api.errors import failure
 from app.core import metrics
 from app.core.errors import EngineFailed
+from app.core.logs import log_ids
 from app.nls.status import SERVER_ERROR
 
 log = structlog.get_logger(__name__)
@@ -43,6 +44,10 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         call = call_of(scope)
+        with log_ids(task_id=call.task_id):
+            await self._serve(call, scope, receive, send)
+
+    async def _serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         http_status = 0
 
         async def watched(message: Message) -> None:

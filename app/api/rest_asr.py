@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from app.api.auth import admit
+from app.api.auth import admit, credentials
 from app.api.body import chunks
 from app.api.calls import Call, call_of
 from app.api.concurrency import alongside, watch_disconnect
@@ -83,6 +83,7 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
     wanted = recognition_request(
         query,
         task_id=call.task_id,
+        appkey=credentials(request).appkey or "",
         formats=doors.formats,
         max_audio_ms=doors.limits.max_audio_ms,
     )

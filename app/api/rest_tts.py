@@ -72,7 +72,8 @@ def router(doors: Doors) -> APIRouter:
     async def speak_query(request: Request) -> Response:
         call = _call(request)
         admit(request, doors.access)
-        return await _speak(request, dict(request.query_params), call, doors)
+        appkey = credentials(request).appkey
+        return await _speak(request, dict(request.query_params), appkey, call, doors)
 
     @routes.post("/stream/v1/tts", summary="Speak a text", openapi_extra=_OPENAPI_POST)
     async def speak_json(request: Request) -> Response:
@@ -85,7 +86,7 @@ def router(doors: Doors) -> APIRouter:
             raise
         presented = credentials(request).or_else(fields.get("token"), fields.get("appkey"))
         doors.access.check(presented.token, presented.appkey)
-        return await _speak(request, fields, call, doors)
+        return await _speak(request, fields, presented.appkey, call, doors)
 
     return routes
 
@@ -97,11 +98,12 @@ def _call(request: Request) -> Call:
 
 
 async def _speak(
-    request: Request, fields: Mapping[str, object], call: Call, doors: Doors
+    request: Request, fields: Mapping[str, object], appkey: str | None, call: Call, doors: Doors
 ) -> Response:
     wanted = synthesis_request(
         fields,
         task_id=call.task_id,
+        appkey=appkey or "",
         formats=doors.formats,
         max_text_chars=doors.limits.max_text_chars,
     )

@@ -44,6 +44,7 @@ class NearFieldGate:
         self._gated_run_ms = 0
         self._passed_samples = 0
         self._gated_samples = 0
+        self._openings = 0
         self._doubtful: list[Int16] = []
         # The block under way: what of it is undecided, how much came, the sum of its squares.
         self._undecided: list[Int16] = []
@@ -60,6 +61,11 @@ class NearFieldGate:
     def gated_ms(self) -> int:
         """Audio that was silenced since the start."""
         return self._gated_samples * 1000 // SAMPLE_RATE
+
+    @property
+    def openings(self) -> int:
+        """How often a sentence began to count as open."""
+        return self._openings
 
     def configure(self, hold_ms: int) -> None:
         """Change the hold time of a running stream."""
@@ -130,6 +136,7 @@ class NearFieldGate:
 
     def _pass(self, parts: list[Int16], out: list[Int16]) -> None:
         for part in parts:
+            self._openings += not self._open
             self._open = True
             self._gated_run_ms = 0
             self._passed_samples += part.size

@@ -165,6 +165,23 @@ def _say(
     say(text, output, manner, url=url, token=token)
 
 
+@cli.command("restart-workers")
+def _restart_workers(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Workers such as asr-0.", show_default="all"),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the server.", show_default="PORT"),
+    ] = None,
+) -> None:
+    """Restart the engine workers of the server on this machine one by one; no task is lost."""
+    from app.cli.restart_workers import restart_workers
+
+    restart_workers(names or [], port)
+
+
 @cli.command("voices")
 def _voices(url: Url = None, token: Token = None, json: Json = False) -> None:
     """List the voices of the running server."""

@@ -234,6 +234,15 @@ class Config(BaseModel):
     """Recognition streams per engine replica; 0: as many as the engine says it can carry. Further
     ones are refused with 40000005."""
 
+    max_connections: int = Field(default=5000, ge=1)
+    """Open NLS WebSocket connections per API process. The handshake of a further one is answered
+    with HTTP 503 and 40000005. Needs as many file descriptors (ulimit -n)."""
+
+    max_tasks_per_appkey: int = Field(default=0, ge=0)
+    """Tasks of one appkey at the same time, recognition and synthesis together, in all API
+    processes; 0: no limit. Further ones are refused with 40000005. Requests without an appkey
+    count as one."""
+
     max_text_chars: int = Field(default=1000, ge=1)
     """Longest text of one synthesis request. Longer texts are refused, never cut."""
 

@@ -8,8 +8,10 @@ libraries print to stderr goes the same way as plain text.
 A call to a logger never blocks: lines wait in a bounded queue for a writer thread, and when the
 queue is full they are dropped and counted.
 
-Modules log with ``structlog.get_logger(__name__)``: a constant message, values as fields. Secrets
-and the users' texts do not belong into a log; fields with such names are redacted all the same.
+Modules log with ``structlog.get_logger(__name__)``: a constant message, values as fields. What a
+connection, a request or a task logs carries its ids (:func:`log_ids`), and so does what libraries
+log inside it. Secrets and the users' texts do not belong into a log; fields with such names are
+redacted all the same.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -66,6 +69,36 @@ def redact(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> Event
     """Processor: replace the values of :data:`SECRET_FIELDS`, and credentials in URLs."""
     for key, value in event_dict.items():
         event_dict[key] = REDACTED if key.lower() in SECRET_FIELDS else _redacted(value)
+    return event_dict
+
+
+_NO_IDS: Final[Mapping[str, str]] = {}
+_IDS: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default=_NO_IDS)
+
+
+@contextmanager
+def log_ids(**ids: str) -> Generator[dict[str, str], None, None]:
+    """Lines logged inside the block carry ``ids``, and no others: also those of asyncio tasks and
+    callbacks that are begun in it, until it is left. Fields of the line itself win. Yields the ids;
+    what is changed in there holds from then on.
+
+    A connection's protocol callbacks may inherit the context of a request (asyncio copies it when
+    a handler resumes reading), and keep it for the connection's later requests. That copy refers
+    to the same ids, which are emptied at the end, so none outlives its block.
+    """
+    own = dict(ids)
+    token = _IDS.set(own)
+    try:
+        yield own
+    finally:
+        own.clear()
+        _IDS.reset(token)
+
+
+def add_ids(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """Processor: add the ids of the :func:`log_ids` block that this line is logged in."""
+    for key, value in _IDS.get().items():
+        event_dict.setdefault(key, value)
     return event_dict
 
 
@@ -145,7 +178,7 @@ class EventLogger:
 def record_processors() -> list[Processor]:
     """What turns a call to a logger into a record, the same in every process."""
     return [
-        structlog.contextvars.merge_contextvars,
+        add_ids,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt=None),

@@ -50,7 +50,7 @@ class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
     audio than this fails the task with :class:`app.core.errors.AudioTooLong`; None for no limit.
     ``near_field_gate``: far-away sound is to be ignored, if the owner wants that at all: for
     live microphones, not for files. ``progress``: report :class:`AudioProcessed` too.
-    ``task_id`` is for the logs only.
+    ``task_id`` is for the logs only; ``appkey``, "" for none, is whose task it is.
     """
 
     format: str = "pcm"
@@ -60,6 +60,7 @@ class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
     options: RecognitionOptions = RecognitionOptions()
     max_audio_ms: int | None = None
     task_id: str = ""
+    appkey: str = ""
 
 
 class AudioProcessed(msgspec.Struct, frozen=True, tag="processed", tag_field="event"):
@@ -103,7 +104,7 @@ class SynthesisRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``voice``: a name or alias, resolved by the voice catalogue. ``format``: ``pcm`` (signed
     16-bit little-endian mono) or ``wav``. ``speed``, ``pitch``, ``volume``: factors, 1.0 is the
-    voice's own. ``task_id`` is for the logs only.
+    voice's own. ``task_id`` is for the logs only; ``appkey``, "" for none, is whose task it is.
     """
 
     text: str
@@ -114,6 +115,7 @@ class SynthesisRequest(msgspec.Struct, frozen=True, kw_only=True):
     pitch: float = 1.0
     volume: float = 1.0
     task_id: str = ""
+    appkey: str = ""
 
 
 class Utterance(msgspec.Struct, frozen=True, kw_only=True):

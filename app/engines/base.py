@@ -67,6 +67,8 @@ class SynthesizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     option of the utterance itself, within 1 %; the caller applies the others to the audio.
     ``normalizes_text``: it reads numbers and dates itself. ``marks``: it reports character times.
     ``max_parallel``: utterances that it may synthesise at the same time (each in its own thread).
+    ``ms_per_character``: time it takes for one, roughly: until it has been measured, admission goes
+    by it.
     """
 
     sample_rate: int
@@ -79,6 +81,7 @@ class SynthesizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     normalizes_text: bool = False
     marks: bool = False
     max_parallel: int = 1
+    ms_per_character: float = 10.0
     notice: str = ""
 
 

@@ -231,13 +231,14 @@ class Connection:
         if self._active:
             raise ProtocolError(TASK_STATE_ERROR, "Got start directive while a task is running!")
         # Remembered before its checks: a refusal is logged with its id, and gets its family's code.
-        self._task = task = kind(request.task_id, now, self._limits, self._new_id)
+        appkey = request.header.appkey or ""
+        self._task = task = kind(request.task_id, appkey, now, self._limits, self._new_id)
         self._last_directive = request.directive
         if self._draining:
             raise ProtocolError(TOO_MANY_REQUESTS, SHUTTING_DOWN_TEXT)
-        if not request.header.appkey:
+        if not appkey:
             raise InvalidRequest("appkey not set")
-        self._authorize(request.token, request.header.appkey)
+        self._authorize(request.token, appkey)
         return task.start(request.parameters())
 
     def _continue(self, kind: type[Task], request: Request, now: float) -> list[Output]:

@@ -23,6 +23,9 @@ from app.nls.status import quote
 
 Values = Mapping[str, object]
 
+MAX_APPKEY_CHARS: Final = 256
+"""The cloud's have 16; this bounds what a running task keeps of its client."""
+
 DEFAULT_VOICE: Final = "xiaoyun"
 DEFAULT_SAMPLE_RATE: Final = 16_000
 MIN_RECOGNITION_RATE: Final = 8_000
@@ -41,12 +44,18 @@ _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 def recognition_request(
-    values: Values, *, task_id: str, formats: Collection[str], max_audio_ms: int | None
+    values: Values,
+    *,
+    task_id: str,
+    appkey: str,
+    formats: Collection[str],
+    max_audio_ms: int | None,
 ) -> RecognitionRequest:
-    """A recognition task from its parameters. ``formats``: the accepted names, in lower case.
+    """A recognition task from its parameters. ``appkey``: "" for none. ``formats``: the accepted
+    names, in lower case.
 
     Raises:
-        InvalidRequest: a value that makes no sense.
+        InvalidRequest: a value that makes no sense, or an appkey that is too long.
         UnsupportedFormat: a format that is not in ``formats``.
         UnsupportedSampleRate: a rate outside 8,000 to 48,000 Hz.
     """
@@ -63,17 +72,24 @@ def recognition_request(
         ),
         max_audio_ms=max_audio_ms,
         task_id=task_id,
+        appkey=_checked_appkey(appkey),
     )
 
 
 def synthesis_request(
-    values: Values, *, task_id: str, formats: Collection[str], max_text_chars: int
+    values: Values,
+    *,
+    task_id: str,
+    appkey: str,
+    formats: Collection[str],
+    max_text_chars: int,
 ) -> SynthesisRequest:
-    """A synthesis task from its parameters. ``formats``: the accepted names, in lower case.
+    """A synthesis task from its parameters. ``appkey``: "" for none. ``formats``: the accepted
+    names, in lower case.
 
     Raises:
         InvalidText: the text is missing, blank, not a string, or too long.
-        InvalidRequest: a value that makes no sense.
+        InvalidRequest: a value that makes no sense, or an appkey that is too long.
         UnsupportedFormat: a format that is not in ``formats``.
         UnsupportedSampleRate: a rate that is not one of ``SYNTHESIS_RATES``.
     """
@@ -86,6 +102,7 @@ def synthesis_request(
         pitch=rate_factor(integer(values, "pitch_rate", 0)),
         volume=volume_factor(integer(values, "volume", 50)),
         task_id=task_id,
+        appkey=_checked_appkey(appkey),
     )
 
 
@@ -210,6 +227,12 @@ def string(values: Values, name: str, default: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"Invalid {name}: expected a string!")
     return value.strip()
+
+
+def _checked_appkey(appkey: str) -> str:
+    if len(appkey) > MAX_APPKEY_CHARS:
+        raise InvalidRequest(f"The appkey is too long: at most {MAX_APPKEY_CHARS} characters!")
+    return appkey
 
 
 def _given(values: Values, name: str) -> bool:

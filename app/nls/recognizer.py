@@ -54,6 +54,7 @@ class Recognizer(RecognitionSession):
         request = recognition_request(
             payload,
             task_id=self.task_id,
+            appkey=self.appkey,
             formats=self._limits.recognition_formats,
             max_audio_ms=self._limits.max_recognizer_audio_ms,
         )

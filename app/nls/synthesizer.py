@@ -27,6 +27,7 @@ class Synthesizer(Task):
         request = synthesis_request(
             payload,
             task_id=self.task_id,
+            appkey=self.appkey,
             formats=self._limits.synthesis_formats,
             max_text_chars=self._limits.max_text_chars,
         )

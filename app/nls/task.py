@@ -75,9 +75,15 @@ class Task(ABC):
     """The other directives of the namespace."""
 
     def __init__(
-        self, task_id: str, started_at: float, limits: Limits, new_id: Callable[[], str]
+        self,
+        task_id: str,
+        appkey: str,
+        started_at: float,
+        limits: Limits,
+        new_id: Callable[[], str],
     ) -> None:
         self.task_id = task_id
+        self.appkey = appkey
         self.phase = Phase.NEW
         self._limits = limits
         self._new_id = new_id

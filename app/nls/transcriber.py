@@ -51,6 +51,7 @@ class Transcriber(RecognitionSession):
         request = recognition_request(
             payload,
             task_id=self.task_id,
+            appkey=self.appkey,
             formats=self._limits.recognition_formats,
             max_audio_ms=None,
         )

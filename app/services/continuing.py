@@ -21,6 +21,10 @@ log = structlog.get_logger(__name__)
 FADE_MS: Final = 10
 """Held back of what was spoken, to be faded into what is spoken again."""
 
+MAX_LOSSES: Final = 5
+"""Workers that may die under a sentence in a row, without having spoken any more of it: it may be
+the sentence that kills them, and then must not go round for ever."""
+
 
 class ContinuedSpeech:
     """The audio of one sentence. ``reopen`` asks for the sentence again, and waits for a worker."""
@@ -34,12 +38,15 @@ class ContinuedSpeech:
         self._fade = FADE_MS * handle.sample_rate // 1000
         self._passed = 0  # samples given to the reader
         self._tail = EMPTY  # those after them, held back
+        self._furthest = 0  # samples that any worker has spoken
+        self._losses = 0  # workers lost since there were more
 
     async def samples(self) -> AsyncGenerator[Int16, None]:
         """Mono, as the engine speaks; none empty.
 
         Raises:
-            EngineLost: the worker died, and no other took the sentence in time.
+            EngineLost: the worker died, and no other took the sentence in time, or too many died
+                of it.
             SpeechError: the sentence failed.
         """
         while True:
@@ -48,7 +55,8 @@ class ContinuedSpeech:
                     async for piece in pieces:
                         yield piece
                 break
-            except EngineLost:
+            except EngineLost as lost:
+                self._count_loss(lost)
                 log.warning("worker lost, speaking the sentence elsewhere", task_id=self._log_id)
                 metrics.REPEATED.labels("tts").inc()
                 self._handle = await self._reopen()
@@ -58,6 +66,15 @@ class ContinuedSpeech:
     def cancel(self) -> None:
         """Forget the sentence, here and in the worker."""
         self._handle.cancel()
+
+    def _count_loss(self, lost: EngineLost) -> None:
+        reached = self._passed + len(self._tail)
+        if reached > self._furthest:
+            self._furthest, self._losses = reached, 0
+        self._losses += 1
+        if self._losses > MAX_LOSSES:
+            log.error("workers die under this sentence, giving it up", task_id=self._log_id)
+            raise lost
 
     async def _spoken(self) -> AsyncGenerator[Int16, None]:
         """One attempt, from where the last one ended."""

@@ -23,6 +23,7 @@ from app.core import metrics
 from app.core.errors import AudioTooLong
 from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
 from app.services.replay import ReplayedRecognition
+from app.serving.leases import TaskLease, unlimited
 from app.serving.pool import Pool
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class RecognitionTask:
         self._gate = gate
         self._decoded_samples = 0
         self._counted_samples = 0
+        self._counted_gate = (0, 0, 0)  # passed_ms, gated_ms, openings
         self._finished_at: float | None = None
 
     def takes(self, data: bytes) -> bool:
@@ -108,8 +110,6 @@ class RecognitionTask:
         """The task is over, complete or not; the worker forgets it."""
         self._handle.cancel()
         self._count()
-        if self._gate is not None:
-            metrics.AUDIO_GATED.inc(self._gate.gated_ms / 1000)
         if self._log_gate and self._gate is not None and self._gate.gated_ms:
             log.info(
                 "near-field gate",
@@ -138,6 +138,12 @@ class RecognitionTask:
             self._decoded_samples,
         )
         metrics.AUDIO_IN.inc(new / (self._decoder.sample_rate or self._request.sample_rate))
+        if self._gate is not None:
+            gate, (passed_ms, gated_ms, openings) = self._gate, self._counted_gate
+            self._counted_gate = (gate.passed_ms, gate.gated_ms, gate.openings)
+            metrics.AUDIO_PASSED.inc((gate.passed_ms - passed_ms) / 1000)
+            metrics.AUDIO_GATED.inc((gate.gated_ms - gated_ms) / 1000)
+            metrics.GATE_OPENINGS.inc(gate.openings - openings)
 
     def _gated(self, samples: Int16) -> Int16:
         return samples if self._gate is None else self._gate.feed(samples)
@@ -150,10 +156,18 @@ class RecognitionTask:
 
 class RecognitionService:
     """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate;
-    ``log_gate``: log how much it took out of each task."""
+    ``log_gate``: log how much it took out of each task; ``lease``: each runs under one."""
 
-    def __init__(self, pool: Pool, gate_threshold: float | None, *, log_gate: bool) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        gate_threshold: float | None,
+        *,
+        log_gate: bool,
+        lease: TaskLease = unlimited,
+    ) -> None:
         self._pool = pool
+        self._lease = lease
         self._log_gate = log_gate
         self._gate_threshold = gate_threshold
 
@@ -163,18 +177,19 @@ class RecognitionService:
 
         Raises:
             UnsupportedFormat, UnsupportedSampleRate: see ``app/audio/decode.py``.
-            Overloaded: no replica has room.
+            Overloaded: no replica has room, or the appkey runs as many tasks as it may.
             EngineUnavailable: none is ready.
         """
         open_decoder(request.format, request.sample_rate)  # refuse before a slot is taken
-        handle = await self._pool.open_recognition(request.options, request.task_id)
-        gate = self._new_gate(request)
-        stream = ReplayedRecognition(self._pool, request.options, request.task_id, handle)
-        task = RecognitionTask(request, stream, gate, log_gate=self._log_gate)
-        try:
-            yield task
-        finally:
-            task.close()
+        async with self._lease(request.appkey):
+            handle = await self._pool.open_recognition(request.options, request.task_id)
+            gate = self._new_gate(request)
+            stream = ReplayedRecognition(self._pool, request.options, request.task_id, handle)
+            task = RecognitionTask(request, stream, gate, log_gate=self._log_gate)
+            try:
+                yield task
+            finally:
+                task.close()
 
     def _new_gate(self, request: RecognitionRequest) -> NearFieldGate | None:
         if self._gate_threshold is None or not request.near_field_gate:

@@ -4,20 +4,24 @@ The audio since the last final is kept (while nobody speaks, only the last 400 m
 worker dies, a new stream at another replica gets that audio again, and its events are moved to
 where they belong: a sentence that the client knows to be open goes on, and what was final is not
 heard twice. The client notices a delay.
+
+In the same way a stream leaves a worker that is about to end, or one that carries more than others,
+but of its own accord: between two sentences, and only for a place that it was granted before.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 import msgspec
 import structlog
 
 from app.core import metrics
-from app.core.errors import EngineLost, EngineUnavailable, Overloaded
+from app.core.errors import EngineLost, EngineUnavailable, Overloaded, SpeechError
 from app.core.speech import (
     RecognitionEvent,
     RecognitionOptions,
@@ -41,6 +45,11 @@ LONGEST_KEPT_S: Final = 90
 """A sentence is cut after 60 s; beyond this, the oldest audio is given up."""
 
 MOVE_TIMEOUT_S: Final = 30.0
+
+MAX_LOSSES: Final = 5
+"""Workers that may die under a stream in a row, without having got any further in its audio: it may
+be the stream that kills them, and then must not go round for ever."""
+
 _ASK_AGAIN_S: Final = 0.1
 
 
@@ -55,6 +64,10 @@ class ReplayedRecognition:
         self._log_id = log_id
         self._handle = handle
         self.sample_rate = handle.sample_rate
+        self._furthest = 0  # position up to which any worker has got
+        self._losses = 0  # workers lost since it got any further
+        self._ask_from = 0.0  # when it may try again to leave a worker that ends
+        self._unsent: deque[bytes] = deque()  # of what is kept, while it is being sent again
         self._settled = asyncio.Event()  # cleared while the stream moves to another replica
         self._settled.set()
         self._error: Exception | None = None
@@ -85,9 +98,11 @@ class ReplayedRecognition:
             try:
                 await handle.wait_for_credit()
                 return
-            except EngineLost:
+            except SpeechError as error:
                 # The reader of the events moves the stream, or has done so by now.
                 if handle is self._handle:
+                    if not isinstance(error, EngineLost):
+                        raise
                     self._settled.clear()
 
     def send(self, pcm: bytes) -> None:
@@ -97,6 +112,8 @@ class ReplayedRecognition:
         self._forget_old()
         if self._settled.is_set():
             self._handle.send(pcm)
+        else:
+            self._unsent.append(pcm)
 
     def finish(self) -> None:
         """No more audio."""
@@ -119,7 +136,7 @@ class ReplayedRecognition:
 
     # Events
 
-    async def events(self, *, progress: bool) -> AsyncIterator[RecognitionEvent | int]:
+    async def events(self, *, progress: bool) -> AsyncGenerator[RecognitionEvent | int, None]:
         """As :meth:`RecognitionHandle.events`, in the client's time.
 
         Raises:
@@ -128,18 +145,23 @@ class ReplayedRecognition:
         """
         told = 0
         while True:
+            handle = self._handle
             try:
-                async for event in self._handle.events(progress=progress):
-                    if not isinstance(event, int):
-                        for moved in self._moved(event):
-                            yield moved
-                    elif (position := self._offset + event) > told:
-                        told = position
-                        yield position
-                if self._begun_ms is not None:
-                    # The second hearing found no end for what the first had begun.
-                    yield self._close(self._begun_ms, self._ms(self._sent))
-                return
+                async with aclosing(handle.events(progress=progress)) as events:
+                    async for event in events:
+                        if not isinstance(event, int):
+                            for moved in self._moved(event):
+                                yield moved
+                        elif progress and (position := self._offset + event) > told:
+                            told = position
+                            yield position
+                        if self._may_leave(event) and await self._left():
+                            break
+                if handle is self._handle:
+                    if self._begun_ms is not None:
+                        # The second hearing found no end for what the first had begun.
+                        yield self._close(self._begun_ms, self._ms(self._sent))
+                    return
             except EngineLost as lost:
                 await self._move(lost)
 
@@ -171,18 +193,63 @@ class ReplayedRecognition:
 
     # Moving
 
+    def _may_leave(self, event: RecognitionEvent | int) -> bool:
+        """Whether the stream should try to go elsewhere now: between two sentences."""
+        if self._begun_ms is not None or self._ended:
+            return False
+        if self._handle.should_leave:
+            now = asyncio.get_running_loop().time()
+            if now < self._ask_from:
+                return False
+            self._ask_from = now + _ASK_AGAIN_S
+            return True
+        return isinstance(event, SentenceEnded) and self._pool.better_to_move(self._replica)
+
+    @property
+    def _replica(self) -> str:
+        return self._handle.replica.name
+
+    async def _left(self) -> bool:
+        """Go elsewhere, if there is room. What the old worker says meanwhile is not read any more:
+        the new one hears the same audio."""
+        options = self._options
+        try:
+            handle = await self._pool.move_recognition(options, self._log_id, self._replica)
+        except (Overloaded, EngineUnavailable):
+            return False
+        if self._ended:  # meanwhile, and the worker knows: it is as good as done there
+            handle.cancel()
+            return False
+        log.info("stream goes to another worker", task_id=self._log_id, replica=handle.replica.name)
+        metrics.MOVED.inc()
+        self._settled.clear()
+        try:
+            await self._continue_at(handle, options)
+        except EngineLost:
+            raise  # the reader of the events moves on
+        except BaseException as error:
+            self._error = error if isinstance(error, Exception) else EngineLost()
+            raise
+        finally:
+            self._settled.set()
+        return True
+
     async def _move(self, lost: EngineLost) -> None:
         """Open the stream elsewhere, and send what is kept."""
         self._settled.clear()
         self._forget_old()
+        self._unsent.clear()
         log.warning("worker lost, repeating the stream elsewhere", task_id=self._log_id)
         metrics.REPEATED.labels("asr").inc()
         loop = asyncio.get_running_loop()
         until = loop.time() + MOVE_TIMEOUT_S
         try:
+            self._count_loss(lost)
             while True:
                 try:
-                    await self._repeat()
+                    options = self._options
+                    handle = await self._pool.open_recognition(options, self._log_id)
+                    await self._continue_at(handle, options)
                     return
                 except (Overloaded, EngineUnavailable, EngineLost):
                     if loop.time() >= until:
@@ -194,27 +261,40 @@ class ReplayedRecognition:
         finally:
             self._settled.set()
 
-    async def _repeat(self) -> None:
+    def _count_loss(self, lost: EngineLost) -> None:
+        reached = self._offset + self._handle.processed_samples
+        if reached > self._furthest:
+            self._furthest, self._losses = reached, 0
+        self._losses += 1
+        if self._losses > MAX_LOSSES:
+            log.error("workers die under this stream, giving it up", task_id=self._log_id)
+            raise lost
+
+    async def _continue_at(self, handle: RecognitionHandle, options: RecognitionOptions) -> None:
+        """Send what is kept to the new ``handle``, which was opened with ``options``."""
+        self._forget_old()
         self._cut_to_grid()
-        self._handle = await self._pool.open_recognition(self._options, self._log_id)
-        self._offset = self._kept_from
-        for pcm in list(self._kept):
-            await self._handle.wait_for_credit()
-            self._handle.send(pcm)
+        old, self._handle, self._offset = self._handle, handle, self._kept_from
+        old.cancel()
+        self._unsent = deque(self._kept)
+        while self._unsent:
+            await handle.wait_for_credit()
+            handle.send(self._unsent.popleft())
+        if self._options is not options:  # changed while the worker was asked
+            handle.configure(self._options.max_sentence_silence_ms)
         if self._ended:
-            self._handle.finish()
+            handle.finish()
 
     def _forget_old(self) -> None:
         """Drop what no repetition would need. Whole frames only, while all is well."""
+        needed = max(
+            self._samples(self._final_until_ms), self._sent - LONGEST_KEPT_S * self.sample_rate
+        )
         if not self._handle.has_events:  # else one of them may be of audio before `processed`
             processed = self._offset + self._handle.processed_samples
             begun = processed if self._begun_ms is None else self._samples(self._begun_ms)
-            needed = max(
-                begun - self._samples(PREROLL_MS),
-                self._samples(self._final_until_ms),
-                self._sent - LONGEST_KEPT_S * self.sample_rate,
-            )
-            self._needed_from = max(self._needed_from, needed - needed % self._samples(GRID_MS))
+            needed = max(needed, begun - self._samples(PREROLL_MS))
+        self._needed_from = max(self._needed_from, needed - needed % self._samples(GRID_MS))
         while self._kept and self._kept_from + len(self._kept[0]) // 2 <= self._needed_from:
             self._kept_from += len(self._kept.popleft()) // 2
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -27,7 +28,9 @@ from app.core.errors import EngineLost, EngineUnavailable, InvalidText, Overload
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
 from app.services.continuing import ContinuedSpeech
+from app.services.playback import Playback, shortest_s
 from app.serving.handles import SpeechHandle
+from app.serving.leases import TaskLease, unlimited
 from app.serving.pool import Pool
 from app.text.sentences import split_sentences
 from app.voices.catalogue import VoiceCatalogue
@@ -52,10 +55,14 @@ class _Plan:
 
 
 class SynthesisService:
-    """Speaks texts. ``threads`` bounds the rate/pitch/volume work that runs at once."""
+    """Speaks texts. ``threads`` bounds the rate/pitch/volume work that runs at once; each text is
+    spoken under a ``lease``."""
 
-    def __init__(self, pool: Pool, voices: VoiceCatalogue, threads: int) -> None:
+    def __init__(
+        self, pool: Pool, voices: VoiceCatalogue, threads: int, *, lease: TaskLease = unlimited
+    ) -> None:
         self._pool = pool
+        self._lease = lease
         self._voices = voices
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="prosody")
 
@@ -81,7 +88,7 @@ class SynthesisService:
         plan = await self._plan(request)
         encoder = open_encoder(request.format, request.sample_rate)
         header = encoder.header(None)
-        async with aclosing(self._samples(plan)) as samples:
+        async with self._lease(request.appkey), aclosing(self._samples(plan)) as samples:
             async for block in samples:
                 for piece in _pieces(encoder, block):
                     yield header + piece
@@ -95,7 +102,7 @@ class SynthesisService:
         plan = await self._plan(request)
         encoder = open_encoder(request.format, request.sample_rate)
         total, encoded = 0, []
-        async with aclosing(self._samples(plan)) as samples:
+        async with self._lease(request.appkey), aclosing(self._samples(plan)) as samples:
             async for block in samples:
                 total += len(block)
                 encoded.append(encoder.encode(block))
@@ -117,8 +124,9 @@ class SynthesisService:
         if capabilities is None:
             raise EngineUnavailable
         finish = _Finish(plan.request, capabilities, self._executor)
+        playback = Playback(plan.request.sample_rate)
         began: float | None = time.monotonic()
-        async with aclosing(self._spoken(plan)) as pieces:
+        async with aclosing(self._spoken(plan, playback)) as pieces:
             async for piece in pieces:
                 samples = await finish.feed(piece)
                 if began is not None and len(samples):
@@ -126,29 +134,32 @@ class SynthesisService:
                     began = None
                 if len(samples):
                     metrics.AUDIO_OUT.inc(len(samples) / plan.request.sample_rate)
+                    playback.sent(len(samples))
                     yield samples
         samples = await finish.flush()
         if len(samples):
             metrics.AUDIO_OUT.inc(len(samples) / plan.request.sample_rate)
             yield samples
 
-    async def _spoken(self, plan: _Plan) -> AsyncGenerator[Int16, None]:
+    async def _spoken(self, plan: _Plan, playback: Playback) -> AsyncGenerator[Int16, None]:
         """All sentences as the engine speaks them; two of them are under way at a time."""
-        current: ContinuedSpeech | None = self._continued(plan, 0, await self._open(plan, 0))
+        first = await self._open(plan, 0, None)
+        current: ContinuedSpeech | None = self._continued(plan, 0, first, playback)
         upcoming: asyncio.Task[SpeechHandle] | None = None
         last = len(plan.sentences) - 1
         try:
             for index in range(last + 1):
                 if current is None:
                     assert upcoming is not None
-                    current, upcoming = self._continued(plan, index, await upcoming), None
+                    current = self._continued(plan, index, await upcoming, playback)
+                    upcoming = None
                 async with aclosing(current.samples()) as pieces:
                     async for samples in pieces:
                         if upcoming is None and index < last:
-                            upcoming = asyncio.create_task(self._open_later(plan, index + 1))
+                            upcoming = self._upcoming(plan, index + 1, playback)
                         yield samples
                 if upcoming is None and index < last:
-                    upcoming = asyncio.create_task(self._open_later(plan, index + 1))
+                    upcoming = self._upcoming(plan, index + 1, playback)
                 current = None
         finally:
             if current is not None:
@@ -159,22 +170,35 @@ class SynthesisService:
                 if isinstance(opened, SpeechHandle):
                     opened.cancel()  # granted in the moment of its cancellation
 
-    def _continued(self, plan: _Plan, index: int, handle: SpeechHandle) -> ContinuedSpeech:
-        return ContinuedSpeech(handle, lambda: self._open_later(plan, index), plan.request.task_id)
+    def _continued(
+        self, plan: _Plan, index: int, handle: SpeechHandle, playback: Playback
+    ) -> ContinuedSpeech:
+        reopen = partial(self._open_later, plan, index, playback.lead_s)
+        return ContinuedSpeech(handle, reopen, plan.request.task_id)
 
-    async def _open_later(self, plan: _Plan, index: int) -> SpeechHandle:
-        """The text was accepted: what is still to be spoken of it waits for a worker with room."""
+    def _upcoming(self, plan: _Plan, index: int, playback: Playback) -> asyncio.Task[SpeechHandle]:
+        """Ask for a sentence while the one before it, nothing of which was passed on yet, is being
+        spoken."""
+        before = shortest_s(plan.sentences[index - 1], plan.request.speed)
+        lead_s = partial(playback.lead_s, playback.sent_s + before)
+        return asyncio.create_task(self._open_later(plan, index, lead_s))
+
+    async def _open_later(
+        self, plan: _Plan, index: int, lead_s: Callable[[], float]
+    ) -> SpeechHandle:
+        """The text was accepted: what is still to be spoken of it waits for a worker with room.
+        ``lead_s``: see :meth:`Playback.lead_s`."""
         loop = asyncio.get_running_loop()
         until = loop.time() + ACCEPTED_TIMEOUT_S
         while True:
             try:
-                return await self._open(plan, index)
+                return await self._open(plan, index, lead_s())
             except (Overloaded, EngineUnavailable, EngineLost):
                 if loop.time() >= until:
                     raise
             await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def _open(self, plan: _Plan, index: int) -> SpeechHandle:
+    async def _open(self, plan: _Plan, index: int, lead_s: float | None) -> SpeechHandle:
         request = plan.request
         utterance = Utterance(
             text=plan.sentences[index],
@@ -184,7 +208,7 @@ class SynthesisService:
             pitch=request.pitch,
             volume=request.volume,
         )
-        return await self._pool.open_synthesis(utterance, request.task_id)
+        return await self._pool.open_synthesis(utterance, request.task_id, lead_s)
 
 
 class _Finish:

@@ -28,6 +28,9 @@ STABLE_AFTER_S: Final = 30.0
 MAX_FAILED_STARTS: Final = 3
 """A child that never got ready is not tried for ever: the start has failed."""
 
+DRAIN_GRACE_S: Final = 5.0
+"""For a process that is replaced to end, after its time to drain."""
+
 _MAX_LINE: Final = 64 * 1024
 
 
@@ -77,7 +80,7 @@ class Pulse:
 
 class Child:
     """Keeps one process of a spec running. ``ready`` is set while it serves; ``facts`` is what it
-    said with that. ``on_restart`` is told the name and the process that has ended."""
+    said with that. ``on_restart`` is told the name when a process has ended and another follows."""
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Child:
         self.ready = asyncio.Event()
         self.facts: dict[str, Any] = {}
         self.restarts = 0
-        self.on_restart: Callable[[str, int | None], None] = lambda name, pid: None
+        self.on_restart: Callable[[str], None] = lambda name: None
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._ready_since = 0.0
@@ -102,6 +105,8 @@ class Child:
         self._reload = False
         self._deadline: asyncio.Timeout | None = None
         self._stopping = False
+        self._planned_end = False
+        self._ended = asyncio.Event()  # set between two processes
         self._fatal = ""
 
     @property
@@ -122,20 +127,24 @@ class Child:
         was_ready = False
         while not self._stopping:
             code = await self._run_once()
-            if self._stopping:
-                return
             served = self.ready.is_set()
             was_ready = was_ready or served
             self.ready.clear()
+            self._ended.set()
+            if self._stopping:
+                return
             if self._fatal:
                 raise StartFailed(f"{self.spec.name}: {self._fatal}")
+            if self._planned_end:
+                failures = 0
+                self._count_restart()
+                continue
             stable = served and loop.time() - self._ready_since > STABLE_AFTER_S
             failures = 1 if stable else failures + 1
             if not was_ready and failures >= MAX_FAILED_STARTS:
                 raise StartFailed(f"{self.spec.name} ended {failures} times before it was ready")
             delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
-            self.restarts += 1
-            self.on_restart(self.spec.name, self._process.pid if self._process else None)
+            self._count_restart()
             if not self._killed:  # else that was told
                 log.error(
                     "process ended, restarting it",
@@ -145,6 +154,10 @@ class Child:
                 )
             await asyncio.sleep(delay)
 
+    def _count_restart(self) -> None:
+        self.restarts += 1
+        self.on_restart(self.spec.name)
+
     def expect_end(self) -> None:
         """From now on, an end of the process is no reason to start another."""
         self._stopping = True
@@ -153,12 +166,41 @@ class Child:
         """Have the child read again what may change while it runs; one that is still starting does
         so once it is ready."""
         self._reload = True
-        if self.ready.is_set() and self._control is not None:
+        if self.ready.is_set():
             self._reload = False
-            # Nobody else writes here once the child has its config. A full or closed socket
-            # belongs to a child that is about to be replaced, and then reads everything anew.
+            self._tell({"reload": True})
+
+    async def restart(self, drain_s: float) -> bool:
+        """Replace the process in good order: it gives its tasks away, for up to ``drain_s``, and
+        ends; the next one is started at once. Returns whether that one got ready."""
+        process = self._process
+        self._ended.clear()
+        if self.ready.is_set():  # else it has just ended by itself, and the next one is coming
+            self._planned_end = True
+            self._tell({"drain": drain_s})
+            try:
+                async with asyncio.timeout(drain_s + DRAIN_GRACE_S):
+                    await self._ended.wait()
+            except TimeoutError:
+                log.warning("process did not end in time, killing it", child=self.spec.name)
+                if process is not None and process.returncode is None:
+                    process.kill()
+                await self._ended.wait()
+            self._ended.clear()
+        waits = [asyncio.ensure_future(each.wait()) for each in (self.ready, self._ended)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self.ready.is_set()
+
+    def _tell(self, message: Mapping[str, object]) -> None:
+        """Nobody else writes to a child that has its config. A full or closed socket belongs to one
+        that is about to be replaced."""
+        if self._control is not None:
             with contextlib.suppress(OSError):
-                self._control.send(b'{"reload":true}\n')
+                self._control.send(msgspec.json.encode(message) + b"\n")
 
     def terminate(self) -> None:
         """Send SIGTERM, if it runs."""
@@ -187,6 +229,7 @@ class Child:
         with ours, theirs:
             ours.setblocking(False)
             self._control, self._killed, self._reload = ours, False, False
+            self._planned_end = False
             descriptors = [theirs.fileno(), *(each.fileno() for each in self.spec.inherited)]
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -2,6 +2,7 @@
 
     supervisor ─► child   {"config": …}    once: what the child is to do
                           {"reload": true} read again what may change while it runs
+                          {"drain": s}     a worker: give the tasks away, end within ``s`` seconds
     child ─► supervisor   {"progress": "loading …"}   each extends the start deadline
                           {"ready": true}
                           {"fatal": "…"}   it cannot work here, and why; no restart will help
@@ -85,6 +86,7 @@ class Control:
         self._beat_s = beat_s
         self._work: Callable[[], Work] = dict
         self._reload: Callable[[], None] = lambda: None
+        self._drain: Callable[[float], None] = lambda wait_s: None
 
     def read_config(self) -> Any:
         """The supervisor's first line, decoded; blocks. Raises EOFError if there is none."""
@@ -106,12 +108,14 @@ class Control:
         loop: asyncio.AbstractEventLoop,
         work: Callable[[], Work] = dict,
         reload: Callable[[], None] = lambda: None,
+        drain: Callable[[float], None] = lambda wait_s: None,
     ) -> None:
         """From now on, report it when ``loop`` does not turn or something in ``work`` does not
-        advance. ``work`` is called in the beating thread, ``reload`` in the loop, when the
-        supervisor asks for it."""
+        advance. ``work`` is called in the beating thread, ``reload`` and
+        ``drain`` in the loop, when the supervisor asks for it."""
         turns = _LoopTurns(loop)
         self._reload = lambda: _call_in(loop, reload)
+        self._drain = lambda wait_s: _call_in(loop, drain, wait_s)
         self._work = lambda: {**work(), **turns.look()}
 
     def progress(self, text: str) -> None:
@@ -139,8 +143,11 @@ class Control:
             while data := self._socket.recv(4096):
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
-                    if "reload" in msgspec.json.decode(line):
+                    message = msgspec.json.decode(line)
+                    if "reload" in message:
                         self._reload()
+                    if "drain" in message:
+                        self._drain(message["drain"])
         except OSError:
             pass
         finally:
@@ -153,8 +160,10 @@ class Control:
             self._send({"beat": stalls.longest(self._work()) * self._beat_s})
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+def _call_in(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object
+) -> None:
     try:
-        loop.call_soon_threadsafe(callback)
+        loop.call_soon_threadsafe(callback, *arguments)
     except RuntimeError:  # closed: the process is about to end
         return

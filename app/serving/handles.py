@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, Protocol
 
 from app.core.errors import DeadlineExceeded, EngineFailed, EngineUnavailable, SpeechError
 from app.core.speech import Mark, RecognitionEvent, SentenceChanged
+from app.serving.lag import LagMeter
 from app.serving.protocol import (
     AUDIO_IN_CREDIT_S,
     Audio,
@@ -110,7 +111,14 @@ class RecognitionHandle(_Task):
         self._events: deque[RecognitionEvent] = deque()
         self._ended = False
         self._wants_progress = False
+        self._should_leave = False
         self.processed_samples = 0
+        self._lag = LagMeter(sample_rate)
+
+    @property
+    def should_leave(self) -> bool:
+        """Whether the worker is about to end, so that the stream had better go elsewhere."""
+        return self._should_leave
 
     @property
     def has_credit(self) -> bool:
@@ -143,6 +151,7 @@ class RecognitionHandle(_Task):
         """Send audio (s16le at ``sample_rate``). The last piece may overdraw the credit. A task
         that is over drops it: who reads the events knows."""
         self._credit -= len(pcm) // 2
+        self._lag.sent(len(pcm) // 2)
         self._replica.send(Audio(self.number, pcm), within_s=AUDIO_DELAY_S)
 
     def finish(self) -> None:
@@ -155,23 +164,24 @@ class RecognitionHandle(_Task):
         """Change the end-of-sentence silence."""
         self._replica.send(Configure(self.number, max_sentence_silence_ms))
 
-    async def events(self, *, progress: bool) -> AsyncIterator[RecognitionEvent | int]:
+    async def events(self, *, progress: bool) -> AsyncGenerator[RecognitionEvent | int, None]:
         """What the worker reports: events, and, if ``progress`` is wanted, as numbers the samples
-        processed so far. Ends when the task is complete.
+        processed so far; such a number also comes when the stream should leave. Ends when the task
+        is complete.
 
         Raises:
             SpeechError: the task failed.
             DeadlineExceeded: after the end of audio, nothing came for a long time.
         """
         self._wants_progress = progress
-        told = 0
+        told, told_to_leave = 0, False
         while True:
             self._changed.clear()
             processed, done, error = self.processed_samples, self._done, self._error
             while self._events:
                 yield self._events.popleft()
-            if progress and processed > told:
-                told = processed
+            if (progress and processed > told) or self._should_leave > told_to_leave:
+                told, told_to_leave = processed, self._should_leave
                 yield told
             if error is not None:
                 raise error
@@ -205,9 +215,15 @@ class RecognitionHandle(_Task):
     def processed(self, samples: int) -> None:
         self._credit += samples
         self.processed_samples += samples
+        self._lag.processed(samples)
         self._credit_came.set()
         if self._wants_progress:
             self._changed.set()
+
+    def leave(self) -> None:
+        """The worker is about to end."""
+        self._should_leave = True
+        self._changed.set()
 
     def end(self, error: SpeechError | None) -> None:
         super().end(error)

@@ -1,7 +1,9 @@
 """The replicas that an API process may use, and the choice among them.
 
 The worker is the authority on its load: the pool asks the lightest first and refuses the client
-only when every ready replica said that it is full.
+only when every ready replica said that it is full. A replica that has just started counts as
+heavier than it is for its first seconds, so that it is not given everything at once. A stream on a
+heavy replica may go to a lighter one between two of its sentences (``services/replay.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +28,15 @@ READY_TIMEOUT_S: Final = 8.0
 (10 s, nls-protocol.md 1.10)."""
 
 
+SLOW_START_S: Final = 5.0
+"""A new replica takes its full share only after this time: its caches are cold, and if it was the
+load that killed the last one, it should not come back all at once."""
+
+MOVE_INTERVAL_S: Final = 0.1
+"""At most one stream is moved for the sake of balance in this time, so that many that see the same
+light replica do not all go there."""
+
+_CLEARLY_LIGHTER: Final = 0.8
 _ASK_AGAIN_S: Final = 0.05
 
 _NOT_OFFERED: Final[dict[Role, str]] = {
@@ -64,6 +75,7 @@ class Pool:
         for replica in self._replicas:
             replica.on_hello = self._greeted
         self._ready_timeout_s = READY_TIMEOUT_S if ready_timeout_s is None else ready_timeout_s
+        self._next_move = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -134,9 +146,39 @@ class Pool:
         """
         return await self._open("asr", lambda replica: replica.open_recognition(options, log_id))
 
-    async def open_synthesis(self, utterance: Utterance, log_id: str) -> SpeechHandle:
-        """Start an utterance at the lightest replica. Raises as :meth:`open_recognition`."""
-        return await self._open("tts", lambda replica: replica.open_synthesis(utterance, log_id))
+    async def open_synthesis(
+        self, utterance: Utterance, log_id: str, lead_s: float | None = None
+    ) -> SpeechHandle:
+        """Start an utterance at the lightest replica (``lead_s`` as in ``OpenSynthesis``). Raises
+        as :meth:`open_recognition`."""
+        return await self._open(
+            "tts", lambda replica: replica.open_synthesis(utterance, log_id, lead_s)
+        )
+
+    async def move_recognition(
+        self, options: RecognitionOptions, log_id: str, away_from: str
+    ) -> RecognitionHandle:
+        """Start a stream at the lightest replica but one, now or not at all. Raises as
+        :meth:`open_recognition`."""
+        return await self._ask(
+            "asr", lambda replica: replica.open_recognition(options, log_id), away_from
+        )
+
+    def better_to_move(self, away_from: str) -> bool:
+        """Whether a recognition stream would help to balance the load if it left its replica now.
+        Whoever is told so is expected to do it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_move:
+            return False
+        replicas = [each for each in self._of("asr") if each.ready.is_set()]
+        here = next((each for each in replicas if each.name == away_from), None)
+        if here is None or len(replicas) < 2:
+            return False
+        limit = _CLEARLY_LIGHTER * _pressure(here, now, more=0)
+        if all(_pressure(each, now, more=2) > limit for each in replicas if each is not here):
+            return False
+        self._next_move = now + MOVE_INTERVAL_S
+        return True
 
     async def _open(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
@@ -151,11 +193,14 @@ class Pool:
                     raise
             await asyncio.sleep(_ASK_AGAIN_S)
 
-    async def _ask(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
+    async def _ask(
+        self, role: Role, open_at: Callable[[Replica], Awaitable[T]], away_from: str = ""
+    ) -> T:
         """Ask each ready replica once, the lightest first."""
         error: Overloaded | EngineUnavailable = EngineUnavailable()
-        for replica in sorted(self._of(role), key=lambda each: each.load):
-            if not replica.ready.is_set():
+        now = asyncio.get_running_loop().time()
+        for replica in sorted(self._of(role), key=lambda each: _pressure(each, now)):
+            if not replica.ready.is_set() or replica.name == away_from:
                 continue
             try:
                 return await open_at(replica)
@@ -170,12 +215,19 @@ class Pool:
         return [replica for replica in self._replicas if replica.role == role]
 
 
+def _pressure(replica: Replica, now: float, more: int = 1) -> float:
+    """How full the replica would be with ``more`` tasks: 1 is all that it can carry."""
+    capacity = replica.hello.capacity if replica.hello is not None else 1
+    share = min(max(now - replica.ready_since, 0.1) / SLOW_START_S, 1.0)
+    return (replica.load + replica.asking + more) / max(capacity, 1) / share
+
+
 def _status(replica: Replica) -> ReplicaStatus:
     hello = replica.hello
     return ReplicaStatus(
         name=replica.name,
         role=replica.role,
-        ready=hello is not None,
+        ready=replica.ready.is_set(),
         engine=hello.engine if hello else "",
         device=hello.device if hello else "",
         active=replica.load,

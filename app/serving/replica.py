@@ -18,6 +18,7 @@ from app.serving.protocol import (
     Failed,
     Granted,
     Hello,
+    Leaving,
     Link,
     Load,
     OpenRecognition,
@@ -49,8 +50,10 @@ class Replica:
         self._greeted = False
         self.hello: Hello | None = None
         self.on_hello: Callable[[Hello], None] = lambda hello: None
-        self.load = 0
-        self.ready = asyncio.Event()
+        self.load = 0  # as the worker said
+        self.asking = 0  # tasks that it has been asked for and has not answered about
+        self.ready = asyncio.Event()  # it takes new tasks
+        self.ready_since = 0.0  # by the event loop's clock
         self._tasks: dict[int, RecognitionHandle | SpeechHandle] = {}
         self._next_number = 0
 
@@ -119,23 +122,28 @@ class Replica:
         self.send(OpenRecognition(task.number, options, log_id))
         return await self._wait_granted(task)
 
-    async def open_synthesis(self, utterance: Utterance, log_id: str) -> SpeechHandle:
-        """Start an utterance here. Raises as :meth:`open_recognition`, and what the engine says
-        of the utterance."""
+    async def open_synthesis(
+        self, utterance: Utterance, log_id: str, lead_s: float | None = None
+    ) -> SpeechHandle:
+        """Start an utterance here (``lead_s`` as in ``OpenSynthesis``). Raises as
+        :meth:`open_recognition`, and what the engine says of the utterance."""
         capabilities = self.hello.synthesizer if self.hello is not None else None
         if capabilities is None:
             raise EngineUnavailable
         task = SpeechHandle(self, self._number(), capabilities.sample_rate)
         self._tasks[task.number] = task
-        self.send(OpenSynthesis(task.number, utterance, log_id))
+        self.send(OpenSynthesis(task.number, utterance, log_id, lead_s))
         return await self._wait_granted(task)
 
     async def _wait_granted(self, task: H) -> H:
+        self.asking += 1
         try:
             await task.granted()
         except BaseException:
             task.cancel()
             raise
+        finally:
+            self.asking -= 1
         return task
 
     def _number(self) -> int:
@@ -148,6 +156,8 @@ class Replica:
                 self._greet(message)
             case Load(active):
                 self.load = active
+            case Leaving():
+                self._leave()
             case _:
                 task = self._tasks.get(message.task)
                 if task is not None:
@@ -162,7 +172,14 @@ class Replica:
         self._greeted = True
         self.hello = hello
         self.on_hello(hello)
+        self.ready_since = asyncio.get_running_loop().time()
         self.ready.set()
+
+    def _leave(self) -> None:
+        self.ready.clear()
+        for task in self._tasks.values():
+            if isinstance(task, RecognitionHandle):
+                task.leave()
 
     def _dispatch(self, task: RecognitionHandle | SpeechHandle, message: ToApi) -> None:
         match message:

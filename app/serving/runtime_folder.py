@@ -12,19 +12,34 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from app.core.config import ConfigError
+
 PREFIX: Final = "funspeech-"
 _LOCK: Final = "lock"
+LONGEST_TMPDIR: Final = (107 if sys.platform == "linux" else 103) - 31
+"""Bytes: what the system allows for a socket's path, less our folder's name (19) and a file's
+(12)."""
 
 
 @contextmanager
 def runtime_folder() -> Iterator[Path]:
-    """A new folder that only this user can enter; it is removed at the end of the block."""
+    """A new folder that only this user can enter; it is removed at the end of the block.
+
+    Raises:
+        ConfigError: the folder for temporary files cannot hold it.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
+        raise ConfigError(
+            f"TMPDIR: {tempfile.gettempdir()!r} is too long for Unix sockets; "
+            f"use a path of at most {LONGEST_TMPDIR} bytes"
+        )
     remove_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     lock = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -40,10 +55,23 @@ def runtime_folder() -> Iterator[Path]:
 
 def remove_abandoned() -> None:
     """Remove the folders of supervisors of this user that are no more."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            _remove_if_free(folder)
+
+
+def find(name: str) -> Path | None:
+    """The file ``name`` in the folder of a supervisor of this user; None if there is none."""
+    return next((folder / name for folder in _folders() if (folder / name).exists()), None)
+
+
+def _folders() -> list[Path]:
+    found = []
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
-                _remove_if_free(folder)
+                found.append(folder)
+    return found
 
 
 def _remove_if_free(folder: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -28,6 +27,10 @@ from app.core.errors import EngineNotUsable
 from app.engines import registry
 from app.serving import certificate
 from app.serving.children import Child, ChildSpec, StartFailed
+from app.serving.descriptors import raise_limit
+from app.serving.listeners import listen
+from app.serving.quota import counting
+from app.serving.rolling import Rolling, socket_name
 from app.serving.runtime_folder import runtime_folder
 
 log = structlog.get_logger(__name__)
@@ -68,6 +71,8 @@ class Supervisor:
         self.apis: list[Child] = []
         self.port = config.port
         self._metrics = Path()
+        self._quota_socket = Path()
+        self._gone: dict[str, asyncio.Event] = {}  # by the worker's name; set when one has ended
 
     def stop(self) -> None:
         """End everything; :meth:`run` returns then."""
@@ -97,16 +102,27 @@ class Supervisor:
             StartFailed: a process that cannot start.
         """
         self._check_certificate()
+        raise_limit(self._config.max_connections)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(runtime_folder())
             self._metrics = folder / "metrics"
             self._metrics.mkdir()
+            self._quota_socket = folder / "quota.sock"
             os.environ[METRICS_DIRECTORY_VARIABLE] = str(self._metrics)
-            listeners = [stack.enter_context(each) for each in self._listen()]
+            listeners = [
+                stack.enter_context(each)
+                for each in listen(self._config.host, self.port, self._config.workers)
+            ]
+            self.port = listeners[0].getsockname()[1]
             replicas = self._make_workers(folder, stack)
             self._make_apis(listeners, replicas)
+            rolling = Rolling(self.workers, self._config.drain_timeout_seconds)
             try:
-                await self._supervise()
+                async with (
+                    rolling.listening(folder / socket_name(self.port)),
+                    counting(self._quota_socket, self._config.max_tasks_per_appkey),
+                ):
+                    await self._supervise()
             except* StartFailed as failures:
                 raise StartFailed("; ".join(str(each) for each in failures.exceptions)) from None
 
@@ -119,10 +135,12 @@ class Supervisor:
             children = [*self.workers, *self.apis]
             keeping = [group.create_task(child.keep()) for child in children]
             announcing = group.create_task(self._tell_ready())
+            showing = [group.create_task(self._show_ready(child)) for child in self.workers]
             try:
                 await self._stop.wait()
             finally:
-                announcing.cancel()
+                for task in [announcing, *showing]:
+                    task.cancel()
                 # Clients first: their tasks need the workers to the end, also one that dies now.
                 for child in self.apis:
                     child.expect_end()
@@ -146,21 +164,20 @@ class Supervisor:
                 engines.append(entry)
         self._announce(Running(self._config.host, self.port, tuple(engines)))
 
-    # Sockets
+    async def _show_ready(self, worker: Child) -> None:
+        """Keep the metric of the worker's state."""
+        # Imported here: it looks for its folder in the environment, and costs the start time.
+        from app.core import metrics
 
-    def _listen(self) -> list[socket.socket]:
-        """One socket per API process, on the same port."""
-        host, shared = self._config.host, self._config.workers > 1
-        try:
-            # Without SO_REUSEPORT, so that another server on this port is noticed.
-            with _bound(host, self.port, shared=False) as probe:
-                if self.port == 0 or not shared:
-                    self.port = probe.getsockname()[1]
-                if not shared:
-                    return [probe.dup()]
-            return [_bound(host, self.port, shared=True) for _ in range(self._config.workers)]
-        except OSError as error:
-            raise ConfigError(_explain(error, host, self.port)) from None
+        name = worker.spec.name
+        ready, gone = metrics.REPLICA_READY.labels(name), asyncio.Event()
+        self._gone[name] = gone
+        while True:
+            ready.set(0)
+            await worker.ready.wait()
+            ready.set(1)
+            await gone.wait()
+            gone.clear()
 
     # Processes
 
@@ -219,6 +236,7 @@ class Supervisor:
             "max_streams": self._config.max_streams,
             "threads": self._config.inference_thread_pool_size,
             "log_level": self._config.log_level,
+            "metrics": str(self._metrics),
         }
         return self._child(ChildSpec(name, "app.serving.worker", config, [listener], environment))
 
@@ -233,6 +251,7 @@ class Supervisor:
                 "settings": settings,
                 "replicas": replicas,
                 "metrics": str(self._metrics),
+                "quota": str(self._quota_socket),
             }
             self.apis.append(self._child(ChildSpec(name, "app.main", config, [listener])))
 
@@ -246,13 +265,14 @@ class Supervisor:
         child.on_restart = self._count_restart
         return child
 
-    def _count_restart(self, name: str, pid: int | None) -> None:
+    def _count_restart(self, name: str) -> None:
         # Imported here: it looks for its folder in the environment, and costs the start time.
         from app.core import metrics
 
         metrics.RESTARTS.labels(name).inc()
-        if pid is not None:
-            metrics.forget_process(pid, self._metrics)
+        if (gone := self._gone.get(name)) is not None:
+            gone.set()
+        metrics.forget_process(name, self._metrics)
 
 
 @asynccontextmanager
@@ -293,33 +313,6 @@ def _has_terminal() -> bool:
 
 async def _stop_all(children: list[Child], grace_s: float) -> None:
     await asyncio.gather(*(child.stop(grace_s) for child in children))
-
-
-def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(address)
-        # Listening here and not in the child, so that a port in use is found now.
-        listener.listen(2048)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _explain(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"PORT: {port} is in use; stop the other server or set PORT to a free one"
-    if error.errno == errno.EACCES:
-        return f"PORT: no permission to listen on {port}; set PORT to 1024 or more"
-    return f"HOST: cannot listen on {host!r}: {error.strerror or error}"
 
 
 def _plain(value: object) -> object:

@@ -58,6 +58,20 @@ async def test_any_process_answers_for_all(tmp_path: Path, workers: str) -> None
         assert figure("final_seconds_count") == 11
         assert figure("first_audio_seconds_count") == 6
         assert figure("step_streams_sum", service="recognise") >= 11 * 5
+        steps = figure("step_seconds_count", service="recognise")
+        assert figure("queue_seconds_count", service="recognise") >= steps > 0
+        assert figure("queue_seconds_count", service="speak") == 6
+        assert figure("sentences_total", end="engine") == 11
+        assert figure("speech_seconds_total") == pytest.approx(21.0)
+        assert figure("audio_passed_seconds_total") == pytest.approx(20.0)  # REST has no gate
+        assert figure("audio_gated_seconds_total") == 0
+        assert figure("gate_openings_total") == 10
+        assert figure("lag_seconds_count") >= 11
+        assert figure("replica_active", replica="asr-0") == 1
+        assert figure("replica_active", replica="tts-0") == 0
+        assert figure("replica_capacity", replica="asr-0") >= 10
+        assert figure("replica_ready", replica="asr-0") == 1
+        assert figure("replica_ready", replica="tts-0") == 1
         assert figure("restarts_total") == 0
 
 
@@ -77,6 +91,45 @@ async def test_a_restart_counts_and_gauges_forget_the_dead(tmp_path: Path) -> No
                     await asyncio.sleep(0.1)
         assert figure("restarts_total", process="api-0") == 1
         assert figure("connections") == 0
+
+
+async def eventually(served: Served, condition: Callable[[Figures], bool]) -> None:
+    """Read until the figures are as they should become; fail if that never happens."""
+    async with asyncio.timeout(30):
+        while not condition(await figures(served)):  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.05)
+
+
+async def test_a_replica_that_died_is_not_ready_and_comes_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, WORKERS="2") as served:
+        assert (await figures(served))("replica_ready") == 2
+        capacity = (await figures(served))("replica_capacity")
+        served.children("app.serving.worker")[0].kill()
+        await eventually(
+            served,
+            lambda figure: (
+                figure("replica_ready") == 1 and 0 < figure("replica_capacity") < capacity
+            ),
+        )
+        await eventually(
+            served, lambda figure: figure("replica_ready") == 2 and figure("restarts_total") == 1
+        )
+        assert (await figures(served))("replica_capacity") == capacity
+
+
+async def test_the_gate_counts_while_the_task_runs(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        async with NlsClient(served.ws).transcriber() as task:
+            await task.send(tone(2_000, level=0.002).tobytes())
+            await task.send(tone(3_000).tobytes())
+            await eventually(
+                served,
+                lambda figure: figure("audio_gated_seconds_total") == pytest.approx(2.0),
+            )
+            await task.finish()
+        figure = await figures(served)
+        assert figure("audio_gated_seconds_total") == pytest.approx(2.0)
+        assert figure("audio_passed_seconds_total") == pytest.approx(3.0)
 
 
 async def test_metrics_need_the_token(tmp_path: Path) -> None:

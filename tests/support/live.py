@@ -24,6 +24,7 @@ from app.core.speech import Role
 from app.engines import registry
 from app.engines.base import Recognizer, Synthesizer
 from app.main import build_drain, running_app
+from app.serving.quota import Quota, counting
 from app.serving.replica import Replica
 from app.serving.worker.server import WorkerServer
 
@@ -57,6 +58,12 @@ class Live:
     workers: list[WorkerServer] = field(default_factory=list)
     sockets: list[tuple[str, Role, str]] = field(default_factory=list)
     apis: list[tuple[Drain, Server]] = field(default_factory=list)
+    quota: Quota | None = None
+    """Where the tasks of an appkey are limited."""
+    replicas: list[list[Replica]] = field(default_factory=list)
+    """Of each API server, its ends of the connections to the workers."""
+    own_ports: list[int] = field(default_factory=list)
+    """Of each API server, a port that it does not share, for a test that has to choose."""
 
     def begin_drain(self) -> None:
         """What SIGTERM does in an API process, in all of them."""
@@ -80,6 +87,10 @@ class Live:
         """URL that every SDK takes."""
         return f"ws://{self.host}:{self.port}/ws/v1"
 
+    def ws_of(self, api: int) -> str:
+        """The same, of one of the API servers."""
+        return f"ws://{self.host}:{self.own_ports[api]}/ws/v1"
+
 
 def _recognizer(name: str, settings: dict[str, object]) -> Recognizer:
     if name == "embedded":
@@ -100,17 +111,19 @@ async def live_server(
     asr: str | Recognizer | None = "fake",
     tts: str | Synthesizer | None = "fake",
     replicas: int = 1,
+    apis: int | None = None,
     max_streams: int = 0,
     engine_settings: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
     """A server on a free port of 127.0.0.1. ``asr`` and ``tts``: an engine's name, an engine, or
-    None for none; ``settings``: fields of the config; ``engine_settings``: FAKE_*."""
+    None for none; ``apis``: how many API servers, if it is not left to WORKERS; ``settings``:
+    fields of the config; ``engine_settings``: FAKE_*."""
     config = Config.model_validate(
         {"host": "127.0.0.1", "port": 0, "voices_dir": folder / "voices", **settings}
     )
     fake = {**FAKE_SETTINGS, **(engine_settings or {})}
-    apis = int(os.environ.get("WORKERS", "1"))
+    count = int(os.environ.get("WORKERS", "1")) if apis is None else apis
     live = Live("127.0.0.1", 0)
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -126,7 +139,9 @@ async def live_server(
                 speaker = _synthesizer(tts, fake) if isinstance(tts, str) else tts
                 worker = WorkerServer(f"tts-{index}", "test", "cpu", synthesizer=speaker)
                 serving.append(_host(group, live, worker, folder))
-        servers = [await _serve(stack, group, live, config) for _ in range(apis)]
+        quota = folder / "quota.sock"
+        live.quota = await stack.enter_async_context(counting(quota, config.max_tasks_per_appkey))
+        servers = [await _serve(stack, group, live, config, quota) for _ in range(count)]
         try:
             yield live
         finally:
@@ -138,21 +153,26 @@ async def live_server(
 
 
 async def _serve(
-    stack: AsyncExitStack, group: asyncio.TaskGroup, live: Live, config: Config
+    stack: AsyncExitStack, group: asyncio.TaskGroup, live: Live, config: Config, quota: Path
 ) -> tuple[Server, asyncio.Task[None]]:
     """One API server, with connections of its own to the workers, on the port of the others."""
     replicas = [Replica(name, role, path) for name, role, path in live.sockets]
     drain = build_drain(config)
-    app = await stack.enter_async_context(running_app(config, replicas, drain))
+    app = await stack.enter_async_context(
+        running_app(config, replicas, drain, quota_socket=str(quota))
+    )
     for replica in replicas:
         await asyncio.wait_for(replica.ready.wait(), 10)
     listener = socket.create_server((live.host, live.port), reuse_port=True)
     live.port = listener.getsockname()[1]
+    own = socket.create_server((live.host, 0))
     started = asyncio.Event()
     server = build_server(app, max_message_bytes=config.max_message_bytes, on_started=started.set)
-    running = group.create_task(server.serve(sockets=[listener]))
+    running = group.create_task(server.serve(sockets=[listener, own]))
     await started.wait()
     live.apis.append((drain, server))
+    live.replicas.append(replicas)
+    live.own_ports.append(own.getsockname()[1])
     return server, running
 
 

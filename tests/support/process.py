@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
 from benchmarks.server import launch
+from tests.support.rawsocket import RawSocket, handshake
 
 
 @dataclass
@@ -30,13 +33,34 @@ class Served:
         """URL that every SDK takes."""
         return self.http.replace("http", "ws", 1) + "/ws/v1"
 
+    @property
+    def host(self) -> str:
+        """The address that it serves at."""
+        return str(urlsplit(self.http).hostname)
+
+    @property
+    def port(self) -> int:
+        """The port that its API processes share."""
+        port = urlsplit(self.http).port
+        assert port is not None
+        return port
+
+    def process_at(self, client_port: int) -> int:
+        """The API process that serves the connection from this port."""
+        for child in self.children("app.main"):
+            for each in child.net_connections("tcp"):
+                if each.raddr and each.raddr.port == client_port:
+                    return child.pid
+        raise AssertionError(f"no process has accepted the connection from port {client_port}")
+
     def children(self, module: str) -> list[psutil.Process]:
         """The processes that run ``app.serving.worker`` or ``app.main``."""
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if module in child.cmdline()
-        ]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                if module in child.cmdline():
+                    found.append(child)
+        return found
 
     async def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -83,6 +107,33 @@ async def serving(folder: Path, **environment: str) -> AsyncIterator[Served]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what other processes make true; fail if that never happens. A look costs
+    milliseconds, so it is not as eager as :func:`tests.support.rawsocket.until`."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - other processes
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def connected(served: Served, clients: int) -> AsyncIterator[dict[int, list[RawSocket]]]:
+    """So many WebSockets, by the process that serves them: the kernel spreads them, so there are
+    as many attempts as it takes until each process has its half."""
+    pids = [process.pid for process in served.children("app.main")]
+    ours: dict[int, list[RawSocket]] = {pid: [] for pid in pids}
+    spare: list[RawSocket] = []
+    try:
+        async with asyncio.timeout(60):
+            while min(map(len, ours.values())) < clients // len(pids):
+                client = await handshake(served)
+                mine = ours[served.process_at(client.local_port)]
+                (mine if len(mine) < clients // len(pids) else spare).append(client)
+        yield ours
+    finally:
+        for client in [*spare, *(each for mine in ours.values() for each in mine)]:
+            client.abort(reset=False)
 
 
 async def _read_on(output: asyncio.StreamReader, lines: list[str]) -> None:

@@ -14,7 +14,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from app.client.nls import NlsClient
 from app.core import errors
@@ -82,6 +82,11 @@ class RawSocket:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+
+    @property
+    def local_port(self) -> int:
+        """Of this end."""
+        return int(self._writer.get_extra_info("sockname")[1])
 
     # Out
 
@@ -248,8 +253,25 @@ def stop(namespace: str = "SpeechTranscriber") -> str:
     return message(namespace, STOPS[namespace])
 
 
+class Address(Protocol):
+    """Of a server."""
+
+    @property
+    def host(self) -> str:
+        """Name or number."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """Of TCP."""
+        ...
+
+
 async def handshake(
-    live: Live, path: str = "/ws/v1", headers: Sequence[str] = (), receive_buffer: int | None = None
+    live: Address,
+    path: str = "/ws/v1",
+    headers: Sequence[str] = (),
+    receive_buffer: int | None = None,
 ) -> RawSocket:
     """Open a WebSocket. ``receive_buffer``: bytes that the kernel keeps for a client that does not
     read.
@@ -286,7 +308,10 @@ async def handshake(
 
 @asynccontextmanager
 async def opened(
-    live: Live, path: str = "/ws/v1", headers: Sequence[str] = (), receive_buffer: int | None = None
+    live: Address,
+    path: str = "/ws/v1",
+    headers: Sequence[str] = (),
+    receive_buffer: int | None = None,
 ) -> AsyncIterator[RawSocket]:
     """:func:`handshake`; the connection is broken off at the end, if it is still there."""
     client = await handshake(live, path, headers, receive_buffer)

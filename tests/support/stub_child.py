@@ -58,10 +58,16 @@ async def _in_loop(does: str, control: Control) -> None:
                 return {"step": next(steps), "stuck": 7}
         return {}
 
+    def drain(wait_s: float) -> None:
+        if does != "ignore a drain":
+            print(f"drains for {wait_s:g} s", flush=True)
+            os._exit(0)
+
     control.follow(
         loop,
         work=work,
         reload=lambda: control.ready(pid=os.getpid(), reloads=next(reloaded)),
+        drain=drain,
     )
     control.ready(pid=os.getpid())
     if does == "block the loop":

@@ -38,6 +38,7 @@ class EspeakSynthesizer:
             languages=tuple(dict.fromkeys(preset.voice.language for preset in PRESETS)),
             voices=tuple(preset.voice for preset in PRESETS),
             marks=True,
+            ms_per_character=0.5,
             notice=NOTICE,
         )
 

@@ -69,6 +69,7 @@ class FakeSynthesizer:
             normalizes_text=True,
             marks=True,
             max_parallel=64,
+            ms_per_character=0.5 + options.tts_delay_ms / 2,  # a piece has two characters
             notice="for tests: a tone instead of speech",
         )
 

@@ -6,11 +6,12 @@ import asyncio
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
 
-from app.core import logs
+from app.core import logs, metrics
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
 from app.engines import registry
@@ -30,6 +31,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True):
     max_streams: int = 0
     threads: int = 0
     log_level: str = "INFO"
+    metrics: str  # the folder of all processes' figures
 
 
 async def _serve(config: WorkerConfig, control: Control, listener: socket.socket) -> None:
@@ -47,7 +49,7 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
         max_streams=config.max_streams,
         threads=config.threads,
     )
-    control.follow(asyncio.get_running_loop(), server.work)
+    control.follow(asyncio.get_running_loop(), server.work, drain=server.drain)
     serving = asyncio.ensure_future(server.serve(listener))
     engine = recognizer or synthesizer
     control.ready(notice=engine.capabilities.notice if engine else "")
@@ -63,6 +65,7 @@ def main() -> None:
     control = Control(int(sys.argv[1]))
     config = msgspec.convert(control.read_config(), WorkerConfig)
     logs.setup_child(config.name, config.log_level)
+    metrics.name_process(config.name, Path(config.metrics))
     control.watch()
     listener = socket.socket(fileno=int(sys.argv[2]))
     try:

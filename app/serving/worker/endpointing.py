@@ -9,7 +9,9 @@ from typing import cast
 import numpy as np
 
 from app.audio.pcm import Float32, Int16, to_float
-from app.core.speech import RecognitionEvent, RecognitionOptions
+from app.core import metrics
+from app.core.logs import log_ids
+from app.core.speech import RecognitionEvent, RecognitionOptions, SentenceEnded
 from app.engines.base import EndpointingRecognizer, Feed
 from app.serving.batcher import Batcher
 from app.serving.worker.stepper import Stepper
@@ -85,7 +87,9 @@ class EndpointingRecognition:
         self, options: RecognitionOptions, sink: RecognitionSink, log_id: str
     ) -> EndpointingStream:
         """Start a task. Raises what the engine's ``open`` raises."""
-        return EndpointingStream(self, self.engine.open(options), sink, log_id)
+        with log_ids(task_id=log_id):
+            handle = self.engine.open(options)
+        return EndpointingStream(self, handle, sink, log_id)
 
     def audio_came(self, stream: EndpointingStream) -> None:
         """``stream`` has more audio, or its end."""
@@ -133,6 +137,9 @@ class EndpointingRecognition:
             self.engine.close(stream.handle)
             return
         for event in events:
+            if isinstance(event, SentenceEnded):
+                metrics.SENTENCES.labels("engine").inc()
+                metrics.SPEECH.inc((event.end_ms - event.start_ms) / 1000)
             stream.sink.recognized(event)
         if len(feed.samples):
             stream.sink.processed(len(feed.samples))

@@ -22,6 +22,8 @@ import numpy as np
 from app.audio.endpoint import Endpointer, SpeechStarted, SpeechStopped
 from app.audio.pcm import Float32, Int16, to_float
 from app.audio.vad import WINDOW_SAMPLES, SileroVad, VadState
+from app.core import metrics
+from app.core.logs import log_ids
 from app.core.speech import (
     RecognitionOptions,
     SentenceBegan,
@@ -258,6 +260,9 @@ class SegmentingRecognition:
             sentence = stream.sentences[-1]
             sentence.stop = endpoint.end_sample
             sentence.feed_stop = endpoint.end_sample if endpoint.cut else stream.heard
+            why = "length" if endpoint.cut else "end" if stream.flushed else "silence"
+            metrics.SENTENCES.labels(why).inc()
+            metrics.SPEECH.inc((endpoint.end_sample - endpoint.start_sample) / SAMPLE_RATE)
 
     # Second stage: the engine
 
@@ -287,7 +292,8 @@ class SegmentingRecognition:
             self._wait_for_slot.setdefault(stream)
             return False
         try:
-            sentence.handle = self.engine.open(stream.options)
+            with log_ids(task_id=stream.log_id):
+                sentence.handle = self.engine.open(stream.options)
         except Exception as error:
             self._fail(stream, error, "opening a sentence")
             return False

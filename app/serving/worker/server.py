@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Hashable
 from typing import Any, Final, Protocol, cast
@@ -11,7 +12,8 @@ import msgspec
 import numpy as np
 import structlog
 
-from app.core.errors import EngineFailed, Overloaded, SpeechError
+from app.core import metrics
+from app.core.errors import EngineFailed, EngineUnavailable, Overloaded, SpeechError
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions
 from app.engines.base import (
     EndpointingRecognizer,
@@ -30,6 +32,7 @@ from app.serving.protocol import (
     Failed,
     Granted,
     Hello,
+    Leaving,
     Link,
     Load,
     OpenRecognition,
@@ -112,6 +115,8 @@ class WorkerServer:
         time; 0 does neither."""
         self.active = 0
         self._connections: set[_Connection] = set()
+        self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._idle = asyncio.Event()
         self.recognition: RecognitionRunner | None = None
         self.synthesis: Synthesis | None = None
         if synthesizer is not None:
@@ -121,6 +126,8 @@ class WorkerServer:
             assert recognizer is not None
             self.recognition = recognition_runner(recognizer)
             self.capacity = max_streams or recognizer.capabilities.max_sessions
+        self._active_gauge = metrics.REPLICA_ACTIVE.labels(name)
+        metrics.REPLICA_CAPACITY.labels(name).set(self.capacity)
         self.hello = Hello(
             PROTOCOL_VERSION,
             name,
@@ -138,18 +145,48 @@ class WorkerServer:
         assert runner is not None
         return runner.work()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether :meth:`drain` was called."""
+        return self._drain.done()
+
+    def drain(self, wait_s: float) -> None:
+        """Take no new task, have the streams go elsewhere, and end :meth:`serve` once no task is
+        left, or after ``wait_s``."""
+        if not self.leaving:
+            self._drain.set_result(wait_s)
+            for connection in self._connections:
+                connection.link.send(Leaving())
+
     async def serve(self, listener: socket.socket) -> None:
-        """Accept API processes until cancelled."""
+        """Accept API processes until cancelled, or drained."""
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(self._accept, sock=listener)
         runner = self.recognition or self.synthesis
         assert runner is not None
+        running = asyncio.ensure_future(runner.run())
+        draining = asyncio.ensure_future(self._drained())
         try:
-            await runner.run()
+            await asyncio.wait([running, draining], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
         finally:
+            for each in (running, draining):
+                each.cancel()
+            await asyncio.gather(running, draining, return_exceptions=True)
             server.close()
             for connection in list(self._connections):
                 connection.link.close()
+
+    async def _drained(self) -> None:
+        wait_s = await self._drain
+        log.info("draining", tasks=self.active)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self.active:
+                    self._idle.clear()
+                    await self._idle.wait()
+        log.info("drained", tasks=self.active)
 
     def _accept(self) -> Link:
         connection = _Connection(self)
@@ -160,8 +197,15 @@ class WorkerServer:
         """``connection`` is closed and its tasks are cancelled."""
         self._connections.discard(connection)
 
+    def count(self, change: int) -> None:
+        """A task began (1) or ended (-1)."""
+        self.active += change
+        self._active_gauge.set(self.active)
+
     def tell_load(self) -> None:
         """The load changed: tell the API processes that are not being written to anyway."""
+        if not self.active:
+            self._idle.set()
         for connection in self._connections:
             connection.tell_load()
 
@@ -177,6 +221,8 @@ class _Connection:
 
     def opened(self) -> None:
         self.link.send(self._server.hello)
+        if self._server.leaving:
+            self.link.send(Leaving())
 
     def load_to_tell(self) -> msgspec.Struct | None:
         if self._told_load == self._server.active:
@@ -212,6 +258,8 @@ class _Connection:
     def _open(self, message: OpenRecognition | OpenSynthesis) -> None:
         task = _Task(self, message.task)
         try:
+            if self._server.leaving:
+                raise EngineUnavailable
             if self._server.active >= self._server.capacity:
                 raise Overloaded
             if message.task in self._tasks:
@@ -225,12 +273,12 @@ class _Connection:
 
     def add(self, task: _Task) -> None:
         self._tasks[task.number] = task
-        self._server.active += 1
+        self._server.count(1)
         self.link.send(Granted(task.number))
 
     def remove(self, task: _Task) -> None:
         if self._tasks.pop(task.number, None) is not None:
-            self._server.active -= 1
+            self._server.count(-1)
             self._server.tell_load()
 
     def lost(self) -> None:
@@ -271,7 +319,9 @@ class _Task:
         else:
             if server.synthesis is None:
                 raise EngineFailed
-            self.speaking = server.synthesis.open(message.utterance, self, message.log_id)
+            self.speaking = server.synthesis.open(
+                message.utterance, self, message.log_id, message.lead_s
+            )
         self._connection.add(self)
 
     def cancel(self) -> None:

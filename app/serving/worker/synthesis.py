@@ -1,4 +1,5 @@
-"""Synthesis: a bounded queue of utterances, and as many threads as the engine allows.
+"""Synthesis: a bounded queue of utterances, and as many threads as the engine allows. Who is
+admitted, and who is next, is decided in ``speaking_queue.py``.
 
 An utterance is at most ``MAX_UTTERANCE_CHARS`` long, so the audio that waits for a slow reader's
 credit is bounded too and the engine never has to wait in the middle of a sentence.
@@ -7,17 +8,19 @@ credit is bounded too and the engine never has to wait in the middle of a senten
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-from app.core.errors import EngineUnavailable, InvalidText, Overloaded
+from app.core import metrics
+from app.core.errors import EngineUnavailable, InvalidText
 from app.core.speech import Mark, Utterance
 from app.engines.base import Piece, Synthesizer
 from app.serving.protocol import AUDIO_OUT_CREDIT_S
+from app.serving.worker.speaking_queue import Sentence, SpeakingQueue
 from app.serving.worker.tasks import SpeechSink, client_error
 from app.text.normalise import Normalizer
 
@@ -94,16 +97,25 @@ class Synthesis:
     """All utterances of one synthesiser. ``pieces`` counts the engine's pieces, ``active`` the
     utterances that it has not finished."""
 
-    def __init__(self, engine: Synthesizer, threads: int = 0) -> None:
-        """``threads`` limits what the engine allows; 0 does not."""
+    def __init__(
+        self,
+        engine: Synthesizer,
+        threads: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``threads`` limits what the engine allows; 0 does not. ``clock`` gives the seconds that
+        the engine's speed is measured in."""
         self.engine = engine
         self.capabilities = engine.capabilities
         self._normalizer = None if self.capabilities.normalizes_text else Normalizer()
-        self._queue: deque[SpeakingTask] = deque()
-        self._running: set[SpeakingTask] = set()
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         allowed = self.capabilities.max_parallel
         self._parallel = min(threads, allowed) if threads else allowed
+        self._queue: SpeakingQueue[SpeakingTask] = SpeakingQueue(
+            self._parallel, MAX_QUEUE, self.capabilities.ms_per_character / 1000
+        )
+        self._look_again: asyncio.TimerHandle | None = None
         self._executor = ThreadPoolExecutor(self._parallel, thread_name_prefix="speak")
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self.pieces = 0
@@ -118,49 +130,65 @@ class Synthesis:
         try:
             await self._failure
         finally:
-            for task in [*self._running, *self._queue]:
+            if self._look_again is not None:
+                self._look_again.cancel()
+            for task in self._queue.running:
                 task.cancelled = True
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     def work(self) -> dict[Hashable, int]:
         """What is outstanding (``app/serving/control.py``): each utterance that the engine speaks,
         with its pieces, because one thread may hang while others go on. Called from the heartbeat's
-        thread; copying a set is atomic."""
-        return {task: task.pieces for task in self._running.copy()}
+        thread; copying a dict is atomic."""
+        return {task: task.pieces for task in self._queue.running.copy()}
 
-    def open(self, utterance: Utterance, sink: SpeechSink, log_id: str) -> SpeakingTask:
-        """Accept an utterance.
+    def open(
+        self, utterance: Utterance, sink: SpeechSink, log_id: str, lead_s: float | None = None
+    ) -> SpeakingTask:
+        """Accept an utterance. ``lead_s``: None for the first one of a new text, otherwise the
+        seconds of audio that the listener has still to play before it.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or a new text would have to wait too long.
             InvalidText: longer than an utterance may be.
         """
         if len(utterance.text) > MAX_UTTERANCE_CHARS:
             raise InvalidText(f"one sentence may have at most {MAX_UTTERANCE_CHARS} characters")
-        if len(self._queue) >= MAX_QUEUE:
-            raise Overloaded
         if self._failure.done():
             raise EngineUnavailable
         credit = int(AUDIO_OUT_CREDIT_S * self.capabilities.sample_rate)
         task = SpeakingTask(self, utterance, sink, log_id, credit)
-        self._queue.append(task)
+        self._queue.add(task, len(utterance.text), lead_s, self._clock())
         self._start_next()
         return task
 
     def over(self, task: SpeakingTask) -> None:
         """``task`` was cancelled or is complete."""
-        with contextlib.suppress(ValueError):
-            self._queue.remove(task)
+        self._queue.cancel(task)
 
     def _start_next(self) -> None:
-        while self._queue and len(self._running) < self._parallel:
-            task = self._queue.popleft()
-            self._running.add(task)
-            future = self._loop.run_in_executor(self._executor, self._speak, task)
-            future.add_done_callback(partial(self._finished, task))
+        """Start what is due, and look again when the next one is."""
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+        if self._failure.done():
+            return  # the threads are gone
+        while (sentence := self._queue.take(self._clock())) is not None:
+            self._start(sentence)
+        due = self._queue.due()
+        if due is not None:
+            self._look_again = self._loop.call_later(due - self._clock(), self._start_next)
+
+    def _start(self, sentence: Sentence[SpeakingTask]) -> None:
+        """It has waited from ``sentence.queued_at`` to ``sentence.started_at``."""
+        metrics.QUEUE.labels("speak").observe(sentence.started_at - sentence.queued_at)
+        task = sentence.key
+        future = self._loop.run_in_executor(self._executor, self._speak, task)
+        future.add_done_callback(partial(self._finished, task))
 
     def _finished(self, task: SpeakingTask, done: asyncio.Future[None]) -> None:
-        self._running.discard(task)
+        completed = not done.cancelled() and done.exception() is None
+        self._queue.finished(task, self._clock(), completed=completed)
         if not done.cancelled():
             error = done.exception()
             if error is not None:
@@ -187,6 +215,7 @@ class Synthesis:
     def _came(self, task: SpeakingTask, piece: Piece) -> None:
         self.pieces += 1
         task.pieces += 1
+        self._queue.spoke(task, self._clock())
         if len(piece.samples):
             task.piece(piece.samples.tobytes(), piece.marks)
 

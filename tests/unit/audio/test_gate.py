@@ -124,3 +124,11 @@ def test_input_is_not_changed() -> None:
 def test_full_scale_is_judged_right() -> None:
     gate = NearFieldGate(0.99, 300)
     assert gate.feed(np.full(2 * BLOCK_SAMPLES, -32_768, np.int16)).any()
+
+
+@pytest.mark.parametrize("step", [7, 160, BLOCK_SAMPLES, 100_000])
+def test_openings_are_counted_however_the_audio_is_cut(step: int) -> None:
+    gate = NearFieldGate(THRESHOLD, 300)
+    # Opens, stays open over a short hole, closes, and opens again with a weak block's successor.
+    run(gate, blocks(2.1, 0.5, 0.7, 0.5, 0.5, 0.5, 0.7, 1.1, 1.1, 0.5), step)
+    assert gate.openings == 2

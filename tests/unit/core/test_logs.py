@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import os
@@ -26,7 +27,6 @@ def restored_logging() -> Iterator[None]:
     chatty = {name: logging.getLogger(name).level for name in logs._CHATTY}
     yield
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
     logging.captureWarnings(False)
     root.handlers[:], _, warnings.showwarning = before
     root.setLevel(before[1])
@@ -114,12 +114,42 @@ def test_traceback_is_in_the_record(child: Callable[[str], Child], source: str) 
 def test_task_id_comes_from_the_context(child: Callable[[str], Child]) -> None:
     done = child("INFO")
     log = structlog.get_logger("x")
-    with structlog.contextvars.bound_contextvars(task_id="a" * 32):
+    with logs.log_ids(task_id="a" * 32):
         log.info("inside")
         logging.getLogger("library").info("inside too")
     log.info("outside")
     records = done()
     assert [record.get("task_id") for record in records] == ["a" * 32, "a" * 32, None]
+
+
+def test_ids_of_a_block_replace_those_around_it_and_fields_win(
+    child: Callable[[str], Child],
+) -> None:
+    done = child("INFO")
+    log = structlog.get_logger("x")
+    with logs.log_ids(task_id="outer", connection_id="c"):
+        with logs.log_ids(task_id="inner"):
+            log.info("inside")
+            log.info("inside", task_id="its own")
+        log.info("outside")
+    first, second, third = (
+        {name: record.get(name) for name in ("task_id", "connection_id")} for record in done()
+    )
+    assert first == {"task_id": "inner", "connection_id": None}
+    assert second == {"task_id": "its own", "connection_id": None}
+    assert third == {"task_id": "outer", "connection_id": "c"}
+
+
+def test_a_context_that_was_copied_forgets_the_ids_too(child: Callable[[str], Child]) -> None:
+    done = child("INFO")
+    log = structlog.get_logger("x")
+    with logs.log_ids(task_id="a") as ids:
+        copy = contextvars.copy_context()
+        copy.run(log.info, "while it runs")
+        ids["task_id"] = "b"
+        copy.run(log.info, "after a change")
+    copy.run(log.info, "after its end")
+    assert [record.get("task_id") for record in done()] == ["a", "b", None]
 
 
 @pytest.mark.parametrize("name", [*sorted(logs.SECRET_FIELDS), "Token", "X-NLS-Token"])

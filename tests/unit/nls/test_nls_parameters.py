@@ -28,12 +28,16 @@ FORMATS = frozenset({"pcm", "wav"})
 
 
 def recognition(values: Values) -> RecognitionRequest:
-    return recognition_request(values, task_id="t", formats=FORMATS, max_audio_ms=None)
+    return recognition_request(values, task_id="t", appkey="k", formats=FORMATS, max_audio_ms=None)
 
 
 def synthesis(values: Values, max_text_chars: int = 10) -> SynthesisRequest:
     return synthesis_request(
-        {"text": "hi", **values}, task_id="t", formats=FORMATS, max_text_chars=max_text_chars
+        {"text": "hi", **values},
+        task_id="t",
+        appkey="k",
+        formats=FORMATS,
+        max_text_chars=max_text_chars,
     )
 
 
@@ -104,7 +108,7 @@ def test_silence_is_clamped(value: object, silence: int | None) -> None:
 
 def test_recognition_defaults() -> None:
     assert recognition({}) == RecognitionRequest(
-        options=RecognitionOptions(partials=False), task_id="t"
+        options=RecognitionOptions(partials=False), task_id="t", appkey="k"
     )
 
 
@@ -139,7 +143,7 @@ def test_unknown_format_is_named_with_the_accepted_ones() -> None:
 
 
 def test_synthesis_defaults() -> None:
-    assert synthesis({}) == SynthesisRequest(text="hi", voice="xiaoyun", task_id="t")
+    assert synthesis({}) == SynthesisRequest(text="hi", voice="xiaoyun", task_id="t", appkey="k")
 
 
 def test_synthesis_parameters() -> None:

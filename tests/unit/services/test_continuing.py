@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.audio.pcm import Int16
 from app.core.errors import EngineFailed, EngineLost, SpeechError
-from app.services.continuing import ContinuedSpeech
+from app.services.continuing import MAX_LOSSES, ContinuedSpeech
 from app.serving.handles import SpeechHandle
 
 RATE = 1_000  # so that the fade has ten samples
@@ -85,3 +85,30 @@ async def test_speech_that_is_shorter_the_second_time_ends_where_the_first_did()
 async def test_an_engine_that_fails_on_the_sentence_is_not_asked_again() -> None:
     with pytest.raises(EngineFailed):
         await collect(Attempt(WHOLE, [20], EngineFailed()), Attempt(WHOLE, [], None))
+
+
+async def test_a_sentence_that_kills_every_worker_is_given_up() -> None:
+    deadly = [Attempt(WHOLE, [50], EngineLost()) for _ in range(MAX_LOSSES + 1)]
+    with pytest.raises(EngineLost):
+        await collect(*deadly, Attempt(WHOLE, [], None))
+    survived = [Attempt(WHOLE, [50], EngineLost()) for _ in range(MAX_LOSSES)]
+    assert np.array_equal(await collect(*survived, Attempt(WHOLE, [], None)), WHOLE)
+
+
+async def test_a_sentence_that_kills_at_once_is_given_up() -> None:
+    deadly = [Attempt(WHOLE, [], EngineLost()) for _ in range(MAX_LOSSES)]
+    assert np.array_equal(await collect(*deadly, Attempt(WHOLE, [], None)), WHOLE)
+    deadly = [Attempt(WHOLE, [], EngineLost()) for _ in range(MAX_LOSSES + 1)]
+    with pytest.raises(EngineLost):
+        await collect(*deadly, Attempt(WHOLE, [], None))
+
+
+async def test_losses_count_anew_when_more_was_spoken() -> None:
+    farther = [Attempt(WHOLE, [20 + number], EngineLost()) for number in range(3 * MAX_LOSSES)]
+    assert np.array_equal(await collect(*farther, Attempt(WHOLE, [], None)), WHOLE)
+
+
+async def test_even_the_samples_that_are_held_back_count() -> None:
+    farther = [Attempt(WHOLE, [1 + number], EngineLost()) for number in range(9)]
+    assert len(farther) > MAX_LOSSES
+    assert np.array_equal(await collect(*farther, Attempt(WHOLE, [], None)), WHOLE)

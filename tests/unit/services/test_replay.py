@@ -23,7 +23,7 @@ from app.services import replay
 from app.services.replay import ReplayedRecognition
 from app.serving.handles import RecognitionHandle
 from app.serving.pool import Pool
-from app.serving.protocol import Audio, Configure, EndOfAudio
+from app.serving.protocol import Audio, Cancel, Configure, EndOfAudio
 
 RATE = 16_000
 
@@ -58,6 +58,8 @@ class World:
     def __init__(self, *, progress: bool = False) -> None:
         self.workers = [Worker()]
         self.refusals: list[SpeechError] = []
+        self.unbalanced = False
+        self.asked: asyncio.Future[None] | None = None  # what a grant waits for
         self.options: list[RecognitionOptions] = []
         self.stream = ReplayedRecognition(
             cast(Pool, self), RecognitionOptions(), "id", self.workers[0].handle
@@ -72,6 +74,17 @@ class World:
         self.options.append(options)
         self.workers.append(Worker())
         return self.workers[-1].handle
+
+    async def move_recognition(
+        self, options: RecognitionOptions, log_id: str, away_from: str
+    ) -> RecognitionHandle:
+        assert away_from == "worker"
+        if self.asked is not None:
+            await self.asked
+        return await self.open_recognition(options, log_id)
+
+    def better_to_move(self, away_from: str) -> bool:
+        return self.unbalanced
 
     async def _read(self, progress: bool) -> None:
         events: AsyncIterator[RecognitionEvent | int] = self.stream.events(progress=progress)
@@ -265,3 +278,142 @@ async def test_progress_goes_on_and_never_back() -> None:
     await world.settle()
     assert world.events == [32_000, 32_000 - 6_400 + 16_000]
     world.reading.cancel()
+
+
+# Leaving a worker that lives
+
+
+def _left(world: World) -> int:
+    """Where (ms) the stream begins at its new worker; the old one has been told."""
+    assert isinstance(world.workers[-2].messages[-1], Cancel)
+    again = world.workers[-1].audio
+    first = world._position - len(again)
+    assert np.array_equal(again, (np.arange(first, world._position) % 30_000).astype(np.int16))
+    return first * 1000 // RATE
+
+
+async def test_a_silent_stream_leaves_a_worker_that_ends(world: World) -> None:
+    world.say(3_000)
+    world.report(processed_ms=2_800)
+    world.workers[-1].handle.leave()
+    await world.settle()
+    assert _left(world) == 2_400
+    assert world.events == []  # nobody asked for progress
+
+
+async def test_a_sentence_is_not_moved_while_it_is_open(world: World) -> None:
+    world.say(3_000)
+    world.report(SentenceBegan(500), processed_ms=2_800)
+    world.workers[-1].handle.leave()
+    await world.settle()
+    assert len(world.workers) == 1
+    world.report(SentenceEnded(500, 2_000, "done"), SentenceBegan(2_300), processed_ms=2_900)
+    await world.settle()
+    # The next one had begun unread: it is heard anew, and what is final is not.
+    assert _left(world) == 2_000
+    assert world.events == [SentenceBegan(500), SentenceEnded(500, 2_000, "done")]
+
+
+async def test_a_stream_stays_where_it_is_while_there_is_no_other_place() -> None:
+    world = World(progress=True)
+    world.refusals = [Overloaded(), EngineUnavailable()]
+    world.say(3_000)
+    world.workers[-1].handle.leave()
+    processed_ms = 0
+    while len(world.workers) == 1:
+        processed_ms += 10
+        world.report(processed_ms=processed_ms)
+        await asyncio.sleep(0.01)
+    await world.settle()
+    assert world.refusals == []
+    assert _left(world) == max(processed_ms - 400, 0)
+    assert world.events == list(range(160, processed_ms * 16 + 1, 160))  # it was served meanwhile
+    world.reading.cancel()
+
+
+async def test_it_moves_for_balance_only_after_a_sentence(world: World) -> None:
+    world.unbalanced = True
+    world.say(2_000)
+    world.report(SentenceBegan(500), SentenceChanged("do", 900), processed_ms=1_000)
+    await world.settle()
+    assert len(world.workers) == 1
+    world.report(SentenceEnded(500, 1_200, "done"), processed_ms=1_500)
+    await world.settle()
+    assert _left(world) == 1_200
+
+
+async def test_what_comes_while_a_worker_is_asked_is_not_lost(world: World) -> None:
+    world.asked = asyncio.get_running_loop().create_future()
+    world.say(2_000)
+    world.workers[-1].handle.leave()
+    await world.settle()
+    world.say(1_000)
+    world.stream.configure(2_000)
+    world.report(SentenceBegan(300), processed_ms=2_500)  # of the old worker: heard anew
+    world.asked.set_result(None)
+    await world.settle()
+    assert _left(world) == 0
+    assert [each for each in world.workers[-1].messages if isinstance(each, Configure)] == [
+        Configure(1, 2_000)
+    ]
+    assert world.events == []
+
+
+async def test_a_stream_that_ended_meanwhile_stays(world: World) -> None:
+    world.asked = asyncio.get_running_loop().create_future()
+    world.say(500)
+    world.workers[-1].handle.leave()
+    await world.settle()
+    world.stream.finish()
+    world.asked.set_result(None)
+    await world.settle()
+    assert isinstance(world.workers[-1].messages[-1], Cancel)
+    world.workers[0].handle.end(None)
+    await world.reading
+
+
+async def test_a_feeder_that_waits_for_the_old_worker_goes_on(world: World) -> None:
+    for _ in range(6):
+        world.say(1_000)
+    waiting = asyncio.create_task(world.stream.wait_for_credit())
+    await world.settle()
+    assert not waiting.done()
+    world.workers[-1].handle.leave()
+    await world.settle()
+    world.workers[-1].handle.processed(6 * RATE)
+    await waiting
+
+
+async def test_the_new_worker_dies_at_once(world: World) -> None:
+    for _ in range(6):
+        world.say(1_000)
+    world.workers[-1].handle.leave()
+    await world.settle()
+    assert len(world.workers) == 2
+    assert not world.stream.has_credit  # it is in the midst of the repetition
+    world.workers[1].die()
+    while len(world.workers) == 2:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(0.001)
+    world.workers[-1].handle.processed(6 * RATE)
+    await world.stream.wait_for_credit()
+    assert len(world.workers[-1].audio) == 6 * RATE
+
+
+async def test_a_stream_that_kills_its_workers_does_not_go_round_for_ever(world: World) -> None:
+    world.say(2_000)
+    world.report(processed_ms=1_000)
+    for _ in range(replay.MAX_LOSSES):
+        await world.move()
+        world.report(processed_ms=100)  # of 1,400 ms that it got again
+    world.workers[-1].die()
+    with pytest.raises(EngineLost):
+        await world.reading
+    assert len(world.workers) == 1 + replay.MAX_LOSSES
+
+
+async def test_losses_do_not_count_while_the_stream_gets_on(world: World) -> None:
+    for _ in range(3 * replay.MAX_LOSSES):
+        world.say(500)
+        world.report(processed_ms=len(world.workers[-1].audio) * 1000 // RATE)
+        await world.move()
+    assert not world.reading.done()

@@ -30,6 +30,7 @@ from app.serving.protocol import (
     Done,
     Granted,
     Hello,
+    Leaving,
     Link,
     Load,
     OpenRecognition,
@@ -125,6 +126,84 @@ async def test_the_lightest_replica_is_asked_first(tmp_path: Path) -> None:
         assert busy.messages == []
         handle.cancel()
         assert (await idle.told(Cancel)).task == handle.number
+
+
+async def loaded(pool: Pool, worker: ScriptedWorker, index: int, active: int) -> None:
+    """``worker`` says that it has so many tasks."""
+    worker.links[0].send(Load(active))
+    while pool.status("asr")[index].active != active:  # noqa: ASYNC110 - told by a socket
+        await asyncio.sleep(0.001)
+
+
+def started(pool: Pool, index: int, seconds_ago: float) -> None:
+    """A replica has been ready for so long."""
+    now = asyncio.get_running_loop().time()
+    pool._replicas[index].ready_since = now - seconds_ago
+
+
+async def test_tasks_of_the_same_moment_are_spread(tmp_path: Path) -> None:
+    workers = [ScriptedWorker("asr"), ScriptedWorker("asr")]
+    async with pool_of(tmp_path, *workers) as pool:
+        for index in range(2):
+            started(pool, index, 60)
+        await asyncio.gather(*(pool.open_recognition(OPTIONS, "id") for _ in range(8)))
+        assert [len(worker.messages) for worker in workers] == [4, 4]
+
+
+async def test_a_replica_that_has_just_started_gets_less(tmp_path: Path) -> None:
+    new, old = ScriptedWorker("asr"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, new, old) as pool:
+        started(pool, 0, 0)
+        started(pool, 1, 60)
+        await loaded(pool, old, 1, 4)
+        await pool.open_recognition(OPTIONS, "id")
+        assert (len(new.messages), len(old.messages)) == (0, 1)
+        started(pool, 0, 60)
+        await pool.open_recognition(OPTIONS, "id")
+        assert (len(new.messages), len(old.messages)) == (1, 1)
+
+
+async def test_a_replica_that_leaves_gets_nothing_and_its_streams_are_told(tmp_path: Path) -> None:
+    leaving, other = ScriptedWorker("asr"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, leaving, other) as pool:
+        await loaded(pool, other, 1, 9)
+        handle = await pool.open_recognition(OPTIONS, "id")
+        assert handle.replica.name == "asr-0"
+        leaving.links[0].send(Leaving())
+        told = aiter(handle.events(progress=False))
+        assert await asyncio.wait_for(anext(told), 5) == 0
+        assert handle.should_leave
+        assert [each.ready for each in pool.status("asr")] == [False, True]
+        assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-1"
+        assert pool.recognizer() is not None
+
+
+async def test_a_stream_moves_away_from_its_replica_or_not_at_all(tmp_path: Path) -> None:
+    here, there = ScriptedWorker("asr"), ScriptedWorker("asr", refuse="Overloaded")
+    async with pool_of(tmp_path, here, there) as pool:
+        with pytest.raises(Overloaded):
+            await pool.move_recognition(OPTIONS, "id", "asr-0")
+        assert here.messages == []
+        there.refuse = None
+        moved = await pool.move_recognition(OPTIONS, "id", "asr-0")
+        assert moved.replica.name == "asr-1"
+
+
+async def test_streams_move_to_a_clearly_lighter_replica_one_at_a_time(tmp_path: Path) -> None:
+    heavy, light = ScriptedWorker("asr"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, heavy, light) as pool:
+        for index in range(2):
+            started(pool, index, 60)
+        await loaded(pool, heavy, 0, 5)
+        await loaded(pool, light, 1, 3)
+        assert not pool.better_to_move("asr-0")  # 4 and 4 is hardly better
+        await loaded(pool, light, 1, 1)
+        assert not pool.better_to_move("asr-1")
+        assert pool.better_to_move("asr-0")
+        assert not pool.better_to_move("asr-0")  # the next one a little later
+        pool._next_move = 0.0
+        started(pool, 1, 1)
+        assert not pool.better_to_move("asr-0")  # it has just started
 
 
 async def test_refused_only_when_all_said_full(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
-from app.core.errors import EngineFailed, InvalidText, Overloaded, SpeechError
+from app.core.errors import EngineFailed, EngineUnavailable, InvalidText, Overloaded, SpeechError
 from app.core.speech import Mark, Utterance
 from app.engines.base import Piece, SynthesizerCapabilities
 from app.serving.worker import synthesis as module
+from app.serving.worker.speaking_queue import RUN_AHEAD_S
 from app.serving.worker.synthesis import MAX_UTTERANCE_CHARS, Synthesis
 
 RATE = 1000
@@ -71,9 +73,12 @@ class Sink:
 
 
 @asynccontextmanager
-async def service(engine: Speaker) -> AsyncIterator[Synthesis]:
-    synthesis = Synthesis(engine)
+async def service(
+    engine: Speaker, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Synthesis]:
+    synthesis = Synthesis(engine, clock=clock)
     running = asyncio.create_task(synthesis.run())
+    await asyncio.sleep(0)  # it serves
     yield synthesis
     running.cancel()
     engine.go.release(1000)
@@ -118,8 +123,8 @@ async def test_cancelling_stops_the_engine_and_skips_what_waits() -> None:
     async with service(engine) as synthesis:
         first, waiting, last = Sink(), Sink(), Sink()
         running = synthesis.open(utterance("a" * 500), first, "1")
-        queued = synthesis.open(utterance("b"), waiting, "2")
-        synthesis.open(utterance("c"), last, "3")
+        queued = synthesis.open(utterance("b"), waiting, "2", lead_s=0.0)
+        synthesis.open(utterance("c"), last, "3", lead_s=0.0)
         queued.cancel()
         engine.go.release()
         await first.came.wait()
@@ -132,6 +137,68 @@ async def test_cancelling_stops_the_engine_and_skips_what_waits() -> None:
         assert synthesis.pieces == 2  # one of the first text, one of the last
         assert not first.over.is_set()
         assert not waiting.over.is_set()
+
+
+async def test_who_needs_it_first_is_spoken_first() -> None:
+    engine = Speaker()
+    async with service(engine) as synthesis:
+        sinks = [Sink() for _ in range(4)]
+        texts = [("running", 0.0), ("far", 9.0), ("soon", 1.0), ("now", 0.0)]
+        for (text, lead_s), sink in zip(texts, sinks, strict=True):
+            synthesis.open(utterance(text[:1]), sink, text, lead_s)
+        engine.go.release(4)
+        for sink in sinks:
+            await sink.over.wait()
+    assert engine.spoken == ["r", "n", "s", "f"]
+
+
+async def test_what_is_far_ahead_starts_when_it_is_not_any_more() -> None:
+    """Nothing else happens then that could start it."""
+    engine = Speaker(parallel=2)
+    engine.go_on.clear()
+    async with service(engine) as synthesis:
+        running, far = Sink(), Sink()
+        synthesis.open(utterance("r"), running, "1")
+        task = synthesis.open(utterance("f"), far, "2", RUN_AHEAD_S + 0.05)
+        assert task not in synthesis.work()
+        engine.go.release(2)
+        await far.came.wait()
+        assert task in synthesis.work()
+        assert not running.over.is_set()
+        engine.go_on.set()
+        await far.over.wait()
+
+
+async def test_nothing_starts_after_the_end() -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    engine = Speaker(parallel=2)
+    async with service(engine) as synthesis:
+        synthesis.open(utterance("a"), Sink(), "1")
+        synthesis.open(utterance("f"), Sink(), "2", RUN_AHEAD_S + 0.01)
+    with pytest.raises(EngineUnavailable):
+        synthesis.open(utterance("b"), Sink(), "3")
+    while synthesis.work():  # noqa: ASYNC110 - ended by the engine's thread
+        await asyncio.sleep(0.001)
+    assert errors == []
+    assert "f" not in engine.spoken
+
+
+async def test_it_measures_the_engine() -> None:
+    now = 0.0
+    engine = Speaker()
+    async with service(engine, lambda: now) as synthesis:
+        slow = Sink()
+        task = synthesis.open(utterance("a" * 10), slow, "1")
+        now = 1.8
+        task.credit(10 * RATE)
+        engine.go.release()
+        await slow.over.wait()
+        synthesis.open(utterance("b" * 10), Sink(), "2")
+        with pytest.raises(Overloaded):  # after 0.6 s, and then the first piece takes 1.8 s
+            synthesis.open(utterance("c" * 10), Sink(), "3")
+        now = 2.3
+        synthesis.open(utterance("c" * 10), Sink(), "3")
 
 
 async def test_a_failure_is_its_own_and_tells_nothing() -> None:

@@ -11,6 +11,11 @@
     │   └── AudioTooLong
     ├── AccessDenied                 token or appkey missing or wrong
     ├── Overloaded                   no capacity now; try again later
+    │   ├── StreamsFull
+    │   ├── FirstAudioTooLate
+    │   ├── AppkeyBusy
+    │   ├── TooManyConnections
+    │   └── Draining
     ├── DeadlineExceeded             the work did not finish in time
     └── EngineFailed                 our fault; the text says nothing of the cause
         ├── EngineLost               the worker died under the task; another can take it over
@@ -22,7 +27,7 @@ The classes carry no status code: each wire format maps classes to codes in one 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 
 class SpeechError(Exception):
@@ -94,9 +99,51 @@ class AccessDenied(SpeechError):
 
 
 class Overloaded(SpeechError):
-    """Every replica said that it is full."""
+    """There is no room for the task now.
+
+    The client learns that, and nothing of the cause; the log and ``funspeech_refused_total`` have
+    ``reason``, one of a closed set, which tells the owner what to enlarge (docs/operations.md).
+    """
 
     default_text = "Too many requests; try again later."
+    reason: ClassVar[str] = "other"
+
+
+class StreamsFull(Overloaded):
+    """Every ready replica runs as many streams as it may."""
+
+    reason = "streams"
+
+
+class FirstAudioTooLate(Overloaded):
+    """The queue of every ready synthesiser is too long for a new text."""
+
+    reason = "first_audio"
+
+
+class TooMuchUnread(Overloaded):
+    """Clients have not read what was spoken for them, and there is no memory for more."""
+
+    reason = "unread"
+
+
+class AppkeyBusy(Overloaded):
+    """The appkey runs as many tasks as it may."""
+
+    reason = "appkey"
+
+
+class TooManyConnections(Overloaded):
+    """The API process has as many connections as it may."""
+
+    default_text = "Too many connections; try again later."
+    reason = "connections"
+
+
+class Draining(Overloaded):
+    """The server is about to end, and takes no new task."""
+
+    reason = "draining"
 
 
 class DeadlineExceeded(SpeechError):

@@ -13,6 +13,8 @@ No label has a value that a client chooses freely.
 from __future__ import annotations
 
 import os
+import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +29,17 @@ from prometheus_client import (
     values,
 )
 
+from app.core.errors import Overloaded
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _name = str(os.getpid())  # until this process has another one
 
 if values.ValueClass._multiprocess:  # decided by the environment; before the first figure is made
     values.ValueClass = values.MultiProcessValue(lambda: _name)  # type: ignore[no-untyped-call]  # untyped there
+
+_ATTEMPTS: Final = 5
+_PAUSE_S: Final = 0.02
 
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -43,6 +50,12 @@ TASKS: Final = Counter(
     "funspeech_tasks", "Tasks that ended, by NLS namespace (or REST route) and code",
     ["namespace", "code"],
 )  # fmt: skip
+REFUSED: Final = Counter(
+    "funspeech_refused", "Tasks and connections that were refused with 40000005, by reason",
+    ["reason"],
+)  # fmt: skip
+for _refusal in Overloaded.__subclasses__():
+    REFUSED.labels(_refusal.reason)  # 0: a rate needs a figure from before the first refusal
 AUDIO_IN: Final = Counter("funspeech_audio_in_seconds", "Audio taken in for recognition")
 AUDIO_GATED: Final = Counter("funspeech_audio_gated_seconds", "Of that, silenced as far away")
 AUDIO_PASSED: Final = Counter(
@@ -97,14 +110,20 @@ REPLICA_READY: Final = Gauge(
     multiprocess_mode="livesum",
 )  # fmt: skip
 REPLICA_ACTIVE: Final = Gauge(
-    "funspeech_replica_active", "Tasks that this replica runs", ["replica"],
+    "funspeech_replica_active", "Tasks that this replica runs; of synthesis, those that wait too",
+    ["replica"],
     multiprocess_mode="livesum",
 )  # fmt: skip
 REPLICA_CAPACITY: Final = Gauge(
-    "funspeech_replica_capacity", "Tasks that it accepts at the same time", ["replica"],
+    "funspeech_replica_capacity",
+    "Streams that it accepts, or sentences that it speaks, at the same time", ["replica"],
     multiprocess_mode="livesum",
 )  # fmt: skip
-RESTARTS: Final = Counter("funspeech_restarts", "Processes that were started again", ["process"])
+RESTARTS: Final = Counter(
+    "funspeech_restarts",
+    "Processes that were started again; planned: because somebody asked for it",
+    ["process", "planned"],
+)  # fmt: skip
 
 
 def exposition(directory: Path | None) -> bytes:
@@ -114,9 +133,17 @@ def exposition(directory: Path | None) -> bytes:
     """
     if directory is None:
         return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]  # untyped there
-    return generate_latest(registry)
+    for attempt in range(_ATTEMPTS):
+        try:
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]  # untyped there
+            return generate_latest(registry)
+        except (FileNotFoundError, struct.error):
+            # A process has just begun: its files are renamed, or have not got their first bytes.
+            if attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(_PAUSE_S)
+    raise AssertionError
 
 
 def name_process(name: str, directory: Path) -> None:

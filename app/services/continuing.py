@@ -14,16 +14,13 @@ import structlog
 from app.audio.pcm import EMPTY, Int16
 from app.core import metrics
 from app.core.errors import EngineLost
+from app.services.losses import LossCount
 from app.serving.handles import SpeechHandle
 
 log = structlog.get_logger(__name__)
 
 FADE_MS: Final = 10
 """Held back of what was spoken, to be faded into what is spoken again."""
-
-MAX_LOSSES: Final = 5
-"""Workers that may die under a sentence in a row, without having spoken any more of it: it may be
-the sentence that kills them, and then must not go round for ever."""
 
 
 class ContinuedSpeech:
@@ -38,8 +35,7 @@ class ContinuedSpeech:
         self._fade = FADE_MS * handle.sample_rate // 1000
         self._passed = 0  # samples given to the reader
         self._tail = EMPTY  # those after them, held back
-        self._furthest = 0  # samples that any worker has spoken
-        self._losses = 0  # workers lost since there were more
+        self._losses = LossCount()
 
     async def samples(self) -> AsyncGenerator[Int16, None]:
         """Mono, as the engine speaks; none empty.
@@ -68,11 +64,7 @@ class ContinuedSpeech:
         self._handle.cancel()
 
     def _count_loss(self, lost: EngineLost) -> None:
-        reached = self._passed + len(self._tail)
-        if reached > self._furthest:
-            self._furthest, self._losses = reached, 0
-        self._losses += 1
-        if self._losses > MAX_LOSSES:
+        if self._losses.is_last(self._passed + len(self._tail)):
             log.error("workers die under this sentence, giving it up", task_id=self._log_id)
             raise lost
 

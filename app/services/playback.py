@@ -12,6 +12,31 @@ and digits lasts a second or more: enough to tell when the next one is needed, b
 spoken."""
 
 
+class SpeechRate:
+    """How long a text takes to speak, by what was spoken of it before."""
+
+    _MARGIN: Final = 0.8
+    """Sentences differ; the next one had better be asked for too early than too late."""
+
+    def __init__(self) -> None:
+        self._characters = 0
+        self._seconds = 0.0
+
+    def spoken(self, sentence: str, seconds: float) -> None:
+        """A sentence is complete, and took so many seconds of audio."""
+        self._characters += _spoken_characters(sentence)
+        self._seconds += seconds
+
+    def expected_s(self, sentence: str, speed: float) -> float:
+        """Seconds that ``sentence`` will last, rather too few; ``speed``: 1.0 is the voice's own.
+        What was spoken had the same speed."""
+        shortest = _spoken_characters(sentence) / FASTEST_CHARACTERS_PER_S / speed
+        if not self._characters:
+            return shortest
+        measured = _spoken_characters(sentence) * self._seconds / self._characters
+        return max(shortest, measured * self._MARGIN)
+
+
 class Playback:
     """How far a listener may be, who plays the audio from the moment that the first of it went
     out: nobody can be ahead of that."""
@@ -40,7 +65,5 @@ class Playback:
         return max(self.sent_s, position_s, played_s) - played_s
 
 
-def shortest_s(sentence: str, speed: float) -> float:
-    """Seconds that ``sentence`` lasts at the least, at ``speed`` (1.0 is the voice's own)."""
-    spoken = sum(map(str.isalnum, sentence))
-    return spoken / FASTEST_CHARACTERS_PER_S / speed
+def _spoken_characters(sentence: str) -> int:
+    return sum(map(str.isalnum, sentence))

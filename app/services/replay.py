@@ -30,6 +30,7 @@ from app.core.speech import (
     SentenceEnded,
     Word,
 )
+from app.services.losses import LossCount
 from app.serving.handles import RecognitionHandle
 from app.serving.pool import Pool
 
@@ -45,10 +46,8 @@ LONGEST_KEPT_S: Final = 90
 """A sentence is cut after 60 s; beyond this, the oldest audio is given up."""
 
 MOVE_TIMEOUT_S: Final = 30.0
-
-MAX_LOSSES: Final = 5
-"""Workers that may die under a stream in a row, without having got any further in its audio: it may
-be the stream that kills them, and then must not go round for ever."""
+"""A stream whose worker has died waits so long for another one: longer than the engines here need
+to start, and short enough that somebody on the telephone still holds the line."""
 
 _ASK_AGAIN_S: Final = 0.1
 
@@ -64,8 +63,7 @@ class ReplayedRecognition:
         self._log_id = log_id
         self._handle = handle
         self.sample_rate = handle.sample_rate
-        self._furthest = 0  # position up to which any worker has got
-        self._losses = 0  # workers lost since it got any further
+        self._losses = LossCount()
         self._ask_from = 0.0  # when it may try again to leave a worker that ends
         self._unsent: deque[bytes] = deque()  # of what is kept, while it is being sent again
         self._settled = asyncio.Event()  # cleared while the stream moves to another replica
@@ -132,6 +130,12 @@ class ReplayedRecognition:
     def cancel(self) -> None:
         """Forget the task, here and in the worker."""
         self._handle.cancel()
+        self._kept.clear()
+
+    def abort(self, error: SpeechError) -> None:
+        """The task has failed on our side; :meth:`events` raises ``error``."""
+        self._error = error
+        self._handle.abort(error)
         self._kept.clear()
 
     # Events
@@ -214,7 +218,9 @@ class ReplayedRecognition:
         the new one hears the same audio."""
         options = self._options
         try:
-            handle = await self._pool.move_recognition(options, self._log_id, self._replica)
+            handle = await self._pool.move_recognition(
+                options, self._log_id, self._replica, must=self._handle.should_leave
+            )
         except (Overloaded, EngineUnavailable):
             return False
         if self._ended:  # meanwhile, and the worker knows: it is as good as done there
@@ -248,7 +254,7 @@ class ReplayedRecognition:
             while True:
                 try:
                     options = self._options
-                    handle = await self._pool.open_recognition(options, self._log_id)
+                    handle = await self._pool.open_recognition(options, self._log_id, accepted=True)
                     await self._continue_at(handle, options)
                     return
                 except (Overloaded, EngineUnavailable, EngineLost):
@@ -262,16 +268,15 @@ class ReplayedRecognition:
             self._settled.set()
 
     def _count_loss(self, lost: EngineLost) -> None:
-        reached = self._offset + self._handle.processed_samples
-        if reached > self._furthest:
-            self._furthest, self._losses = reached, 0
-        self._losses += 1
-        if self._losses > MAX_LOSSES:
+        if self._losses.is_last(self._offset + self._handle.processed_samples):
             log.error("workers die under this stream, giving it up", task_id=self._log_id)
             raise lost
 
     async def _continue_at(self, handle: RecognitionHandle, options: RecognitionOptions) -> None:
         """Send what is kept to the new ``handle``, which was opened with ``options``."""
+        if self._error is not None:
+            handle.cancel()
+            raise self._error
         self._forget_old()
         self._cut_to_grid()
         old, self._handle, self._offset = self._handle, handle, self._kept_from

@@ -80,7 +80,8 @@ class Pulse:
 
 class Child:
     """Keeps one process of a spec running. ``ready`` is set while it serves; ``facts`` is what it
-    said with that. ``on_restart`` is told the name when a process has ended and another follows."""
+    said with that. ``on_restart`` is told when a process has ended and another follows: its
+    name, and whether that was planned (:meth:`restart`)."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Child:
         self.ready = asyncio.Event()
         self.facts: dict[str, Any] = {}
         self.restarts = 0
-        self.on_restart: Callable[[str], None] = lambda name: None
+        self.on_restart: Callable[[str, bool], None] = lambda name, planned: None
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._ready_since = 0.0
@@ -137,14 +138,14 @@ class Child:
                 raise StartFailed(f"{self.spec.name}: {self._fatal}")
             if self._planned_end:
                 failures = 0
-                self._count_restart()
+                self._count_restart(planned=True)
                 continue
             stable = served and loop.time() - self._ready_since > STABLE_AFTER_S
             failures = 1 if stable else failures + 1
             if not was_ready and failures >= MAX_FAILED_STARTS:
                 raise StartFailed(f"{self.spec.name} ended {failures} times before it was ready")
             delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
-            self._count_restart()
+            self._count_restart(planned=False)
             if not self._killed:  # else that was told
                 log.error(
                     "process ended, restarting it",
@@ -154,9 +155,9 @@ class Child:
                 )
             await asyncio.sleep(delay)
 
-    def _count_restart(self) -> None:
+    def _count_restart(self, *, planned: bool) -> None:
         self.restarts += 1
-        self.on_restart(self.spec.name)
+        self.on_restart(self.spec.name, planned)
 
     def expect_end(self) -> None:
         """From now on, an end of the process is no reason to start another."""
@@ -242,6 +243,7 @@ class Child:
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=descriptors,
                 env=self._environment(),
+                process_group=0,  # what a terminal tells its group, the supervisor decides on
             )
             self._process = process
             theirs.close()

@@ -21,14 +21,19 @@ from app.serving.protocol import (
     ToWorker,
 )
 
-OPEN_TIMEOUT_S: Final = 5.0
+OPEN_TIMEOUT_S: Final = 2.0
 """A worker answers ``open`` without waiting for its engine; later than this it is not well."""
 
 AUDIO_DELAY_S: Final = 0.02
 """Audio for a worker is collected for so long, to be written at once."""
 
 SYNTHESIS_TIMEOUT_S: Final = 60.0
+"""From one piece of a sentence to the next, while it has credit; the first one waits for its turn
+too."""
+
 RECOGNITION_TIMEOUT_S: Final = 60.0
+"""From one sign of a worker's progress to the next, once it is its turn; a worker that hangs is
+replaced long before that."""
 
 
 class Worker(Protocol):
@@ -64,15 +69,15 @@ class _Task:
         """Whether the worker has granted the task."""
         return self._opened.done()
 
-    async def granted(self) -> None:
-        """Wait for the worker's answer.
+    async def granted(self, answer_s: float | None = None) -> None:
+        """Wait for the worker's answer, ``answer_s`` seconds instead of ``OPEN_TIMEOUT_S``.
 
         Raises:
             Overloaded: it has no room now.
             EngineUnavailable: it did not answer, or is gone.
         """
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
+            async with asyncio.timeout(OPEN_TIMEOUT_S if answer_s is None else answer_s):
                 await self._opened
         except TimeoutError:
             raise EngineUnavailable from None
@@ -94,9 +99,13 @@ class _Task:
 
     def cancel(self) -> None:
         """Forget the task, here and in the worker. After its end this does nothing."""
+        self.abort(EngineFailed())
+
+    def abort(self, error: SpeechError) -> None:
+        """As :meth:`cancel`; its waiters get ``error``."""
         if not self._done:
             self._replica.send(Cancel(self.number))
-            self.end(EngineFailed())
+            self.end(error)
         self._replica.forget(self.number)
 
 

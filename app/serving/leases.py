@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from app.core.errors import EngineUnavailable, Overloaded
+from app.core.errors import AppkeyBusy, EngineUnavailable
 from app.serving.link import Link
 from app.serving.quota import FromQuota, Give, Take, Taken
 
@@ -30,7 +30,7 @@ _NOT_COUNTED: Final = "The tasks of this appkey cannot be counted now; try again
 
 TaskLease = Callable[[str], AbstractAsyncContextManager[None]]
 """Called with a task's appkey ("" for none); the task runs inside the block. Entering it raises
-:class:`app.core.errors.Overloaded` where the appkey runs as many tasks as it may, and
+:class:`app.core.errors.AppkeyBusy` where the appkey runs as many tasks as it may, and
 :class:`app.core.errors.EngineUnavailable` where nobody can tell."""
 
 
@@ -77,7 +77,7 @@ class _Leases:
         number, key = next(self._numbers), _key(appkey)
         try:
             if not await self._take(number, key):
-                raise Overloaded(_full_text(self._limit))
+                raise AppkeyBusy(_full_text(self._limit))
             yield
         finally:
             # Also one that was not granted: the answer may still be on its way.

@@ -20,9 +20,10 @@ _LENGTH: Final = struct.Struct("<I")
 class Link(asyncio.Protocol):
     """One end of the socket: messages out, coalesced into few writes; messages in, by callback.
 
-    Not for subclassing: ``on_message`` gets each decoded message, ``on_lost`` is called once. Both
-    run on the event loop. Writes never block: what is outstanding is bounded by the credits.
-    ``before_flush`` may add messages to the write that is about to happen.
+    ``on_message`` gets each decoded message, ``on_lost`` is called once, both on the event loop.
+    Who has to greet overrides ``connection_made``, and nothing else. Writes never block: what is
+    outstanding is bounded by the credits. ``before_flush`` may add messages to the write that is
+    about to happen.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class Link(asyncio.Protocol):
                 self._flush_is_soon = True
         elif self._flush_at is None:
             self._flush_at = self._loop.call_later(within_s, self._flush)
+
+    def flush(self) -> None:
+        """Write what is waiting now. A Unix socket takes it at once unless it is full."""
+        if self._flush_at is not None or self._out:
+            self._flush()
 
     def close(self) -> None:
         """Write what is waiting and close."""

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from app.core.errors import EngineUnavailable, NotOffered, Overloaded
+from app.core.errors import EngineUnavailable, NotOffered, Overloaded, StreamsFull
 from app.core.speech import RecognitionOptions, Role, Utterance
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
 from app.serving.handles import RecognitionHandle, SpeechHandle
@@ -35,6 +35,10 @@ load that killed the last one, it should not come back all at once."""
 MOVE_INTERVAL_S: Final = 0.1
 """At most one stream is moved for the sake of balance in this time, so that many that see the same
 light replica do not all go there."""
+
+MOVE_ANSWER_S: Final = 0.5
+"""A stream that could stay where it is does not wait longer for a replica's answer: what its own
+worker says is not read meanwhile."""
 
 _CLEARLY_LIGHTER: Final = 0.8
 _ASK_AGAIN_S: Final = 0.05
@@ -137,14 +141,29 @@ class Pool:
         if not done:
             raise EngineUnavailable
 
-    async def open_recognition(self, options: RecognitionOptions, log_id: str) -> RecognitionHandle:
-        """Start a recognition task at the lightest replica.
+    async def open_recognition(
+        self, options: RecognitionOptions, log_id: str, *, accepted: bool = False
+    ) -> RecognitionHandle:
+        """Start a recognition task at the lightest replica. ``accepted``: it ran before, and has a
+        claim to a place (:class:`app.serving.protocol.OpenRecognition`).
 
         Raises:
             Overloaded: all ready replicas are full.
             EngineUnavailable: none is ready, or all failed to answer.
         """
-        return await self._open("asr", lambda replica: replica.open_recognition(options, log_id))
+        if not accepted and self._crowded():
+            raise StreamsFull
+        return await self._open(
+            "asr", lambda replica: replica.open_recognition(options, log_id, accepted=accepted)
+        )
+
+    def _crowded(self) -> bool:
+        """Whether the replicas have more streams than they can carry, because some of them took in
+        what another one had to give up. What is free elsewhere is for those."""
+        hellos = [(each.load, each.hello) for each in self._of("asr") if each.ready.is_set()]
+        loads = [(load, hello.capacity) for load, hello in hellos if hello is not None]
+        above = any(load > capacity for load, capacity in loads)
+        return above and sum(load for load, _ in loads) >= sum(room for _, room in loads)
 
     async def open_synthesis(
         self, utterance: Utterance, log_id: str, lead_s: float | None = None
@@ -156,12 +175,16 @@ class Pool:
         )
 
     async def move_recognition(
-        self, options: RecognitionOptions, log_id: str, away_from: str
+        self, options: RecognitionOptions, log_id: str, away_from: str, *, must: bool
     ) -> RecognitionHandle:
-        """Start a stream at the lightest replica but one, now or not at all. Raises as
-        :meth:`open_recognition`."""
+        """Start a stream at the lightest replica but one, now or not at all; ``must``: that one is
+        about to end, so the stream has a claim to a place. Raises as :meth:`open_recognition`."""
         return await self._ask(
-            "asr", lambda replica: replica.open_recognition(options, log_id), away_from
+            "asr",
+            lambda replica: replica.open_recognition(
+                options, log_id, accepted=must, answer_s=MOVE_ANSWER_S
+            ),
+            away_from,
         )
 
     def better_to_move(self, away_from: str) -> bool:
@@ -170,7 +193,7 @@ class Pool:
         now = asyncio.get_running_loop().time()
         if now < self._next_move:
             return False
-        replicas = [each for each in self._of("asr") if each.ready.is_set()]
+        replicas = [each for each in self._of("asr") if each.ready.is_set() and not each.is_mute]
         here = next((each for each in replicas if each.name == away_from), None)
         if here is None or len(replicas) < 2:
             return False
@@ -216,7 +239,10 @@ class Pool:
 
 
 def _pressure(replica: Replica, now: float, more: int = 1) -> float:
-    """How full the replica would be with ``more`` tasks: 1 is all that it can carry."""
+    """How full the replica would be with ``more`` tasks: 1 is all that it can carry. One that did
+    not answer comes last."""
+    if replica.is_mute:
+        return float("inf")
     capacity = replica.hello.capacity if replica.hello is not None else 1
     share = min(max(now - replica.ready_since, 0.1) / SLOW_START_S, 1.0)
     return (replica.load + replica.asking + more) / max(capacity, 1) / share

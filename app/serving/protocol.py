@@ -41,11 +41,14 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OpenRecognition(_Message, frozen=True, array_like=True, tag=1):
-    """Start recognising; ``task`` is chosen by the API process, unique on its connection."""
+    """Start recognising; ``task`` is chosen by the API process, unique on its connection.
+    ``accepted``: the stream ran elsewhere before, so that it has a claim, beyond the capacity if
+    need be, before those that are new."""
 
     task: int
     options: RecognitionOptions
     log_id: str = ""
+    accepted: bool = False
 
 
 class Audio(_Message, frozen=True, array_like=True, tag=2):

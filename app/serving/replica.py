@@ -54,6 +54,7 @@ class Replica:
         self.asking = 0  # tasks that it has been asked for and has not answered about
         self.ready = asyncio.Event()  # it takes new tasks
         self.ready_since = 0.0  # by the event loop's clock
+        self.is_mute = False  # it has not answered, and said nothing since
         self._tasks: dict[int, RecognitionHandle | SpeechHandle] = {}
         self._next_number = 0
 
@@ -107,8 +108,16 @@ class Replica:
         """A task is over."""
         self._tasks.pop(number, None)
 
-    async def open_recognition(self, options: RecognitionOptions, log_id: str) -> RecognitionHandle:
-        """Start a recognition task here.
+    async def open_recognition(
+        self,
+        options: RecognitionOptions,
+        log_id: str,
+        *,
+        accepted: bool = False,
+        answer_s: float | None = None,
+    ) -> RecognitionHandle:
+        """Start a recognition task here. ``accepted``: see :class:`OpenRecognition`; ``answer_s``:
+        in place of ``OPEN_TIMEOUT_S``.
 
         Raises:
             Overloaded: the worker is full.
@@ -119,8 +128,8 @@ class Replica:
             raise EngineUnavailable
         task = RecognitionHandle(self, self._number(), capabilities.sample_rate)
         self._tasks[task.number] = task
-        self.send(OpenRecognition(task.number, options, log_id))
-        return await self._wait_granted(task)
+        self.send(OpenRecognition(task.number, options, log_id, accepted))
+        return await self._wait_granted(task, answer_s)
 
     async def open_synthesis(
         self, utterance: Utterance, log_id: str, lead_s: float | None = None
@@ -135,11 +144,13 @@ class Replica:
         self.send(OpenSynthesis(task.number, utterance, log_id, lead_s))
         return await self._wait_granted(task)
 
-    async def _wait_granted(self, task: H) -> H:
+    async def _wait_granted(self, task: H, answer_s: float | None = None) -> H:
         self.asking += 1
         try:
-            await task.granted()
-        except BaseException:
+            await task.granted(answer_s)
+        except BaseException as error:
+            if isinstance(error, EngineUnavailable) and self._greeted:
+                self.is_mute = True
             task.cancel()
             raise
         finally:
@@ -151,6 +162,7 @@ class Replica:
         return self._next_number
 
     def _receive(self, message: ToApi) -> None:
+        self.is_mute = False
         match message:
             case Hello():
                 self._greet(message)

@@ -92,7 +92,7 @@ class Rolling:
             self._busy = False
 
     def _drain_time(self, child: Child) -> float:
-        """None for the only worker of its role: its streams have nowhere to go."""
+        """0 s for the only worker of its role: its streams have nowhere to go."""
         role = child.spec.config["role"]
         others = (each for each in self._workers if each is not child)
         alone = not any(each.spec.config["role"] == role and each.ready.is_set() for each in others)

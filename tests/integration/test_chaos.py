@@ -21,7 +21,7 @@ import pytest
 from app.client.nls import NlsClient
 from app.serving.rolling import request_restart, socket_name
 from app.serving.runtime_folder import find
-from tests.support.process import Served, serving
+from tests.support.process import Served, counted, serving
 from tests.support.sound import Int16, joined, main_frequency, silence, tone
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "120"))
@@ -76,14 +76,22 @@ async def disturb(served: Served, until: float) -> Counter[str]:
     """Kill, stop or drain workers, the next one when all are ready again. Returns how often."""
     chance = random.Random(SEED)
     done: Counter[str] = Counter()
+    began = time.monotonic()
+
+    def tell(what: str, whom: object) -> None:
+        print(f"seed {SEED}, {time.monotonic() - began:.2f} s: {what} {whom}")  # shown on failure
+
     async with httpx.AsyncClient(base_url=served.http, timeout=5) as http:
         while time.monotonic() < until:
             what = chance.choice(["kill", "stop", "drain"])
             if what == "drain":
                 names = ["asr-0", "asr-1", "tts-0", "tts-1"]
-                await asyncio.to_thread(_drain, served, chance.choice(names))
+                name = chance.choice(names)
+                tell(what, name)
+                await asyncio.to_thread(_drain, served, name)
             else:
                 victim = chance.choice(served.children("app.serving.worker"))
+                tell(what, victim.pid)
                 victim.send_signal(signal.SIGKILL if what == "kill" else signal.SIGSTOP)
                 await asyncio.sleep(1.0)  # before its death is seen, all look ready
             done[what] += 1
@@ -106,6 +114,16 @@ async def _all_ready(http: httpx.AsyncClient) -> None:
         await asyncio.sleep(0.1)
 
 
+async def _all_idle(http: httpx.AsyncClient) -> None:
+    """Whichever API process answers, the workers have told it by and by."""
+    async with asyncio.timeout(30):
+        while True:
+            health = (await http.get("/health")).json()
+            if [replica["active"] for replica in health["replicas"]] == [0, 0, 0, 0]:
+                return
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.slow
 async def test_nothing_is_lost_cut_or_doubled(tmp_path: Path) -> None:
     settings = {"ASR_GPUS": "cpu,cpu", "TTS_GPUS": "cpu,cpu", "FAKE_TTS_DELAY_MS": "20"}
@@ -120,10 +138,10 @@ async def test_nothing_is_lost_cut_or_doubled(tmp_path: Path) -> None:
         assert min(disturbing.result()[what] for what in ("kill", "stop", "drain")) > 0
         assert load.streams >= STREAMS
         assert load.texts >= SPEAKERS
+        assert await counted(served, "tasks_repeated_total") > 0
         async with httpx.AsyncClient(base_url=served.http) as http:
             await _all_ready(http)
-            health = (await http.get("/health")).json()
-        assert [replica["active"] for replica in health["replicas"]] == [0, 0, 0, 0]
+            await _all_idle(http)
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert await served.stop() == 0
     _, alive = psutil.wait_procs(family, timeout=5)

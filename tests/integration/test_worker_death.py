@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from app.client.messages import Event
 from app.client.nls import NlsClient
 from app.services import replay, synthesis
 from tests.support.live import Live, live_server
-from tests.support.process import serving
+from tests.support.process import counted, serving
 from tests.support.sound import Int16, joined, silence, tone
 
 pytestmark = pytest.mark.xdist_group("processes")  # real processes: one at a time
@@ -189,6 +190,7 @@ def _refuse() -> asyncio.Protocol:
     return asyncio.Protocol()
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_killed_processes_cost_nothing_but_time(tmp_path: Path, workers: str) -> None:
     """SIGKILL of real workers, one after the other, under streams and syntheses."""
@@ -196,6 +198,7 @@ async def test_killed_processes_cost_nothing_but_time(tmp_path: Path, workers: s
     async with serving(tmp_path, WORKERS=workers, **settings) as served:
         client = NlsClient(served.ws)
         text = "a" * 60 + ". " + "b" * 60 + "."
+        began = time.monotonic()
 
         async def hear() -> list[tuple[int, int, int, str]]:
             pcm = speech().tobytes()
@@ -214,6 +217,7 @@ async def test_killed_processes_cost_nothing_but_time(tmp_path: Path, workers: s
                 for child in served.children("app.serving.worker")[killed % 2 :: 2]:
                     _kill(child)
                     killed += 1
+                print(f"{killed} killed at {time.monotonic() - began:.2f} s")  # shown on failure
             return killed
 
         heard, spoken, killed = await asyncio.gather(
@@ -221,7 +225,9 @@ async def test_killed_processes_cost_nothing_but_time(tmp_path: Path, workers: s
             asyncio.gather(*(client.synthesize(text) for _ in range(6))),
             kill(),
         )
+        repeated = await counted(served, "tasks_repeated_total")
     assert killed >= 6
+    assert repeated > 0  # they met running tasks
     for sentences in heard:
         assert [each for *_, each in sentences] == [f"heard {ms} ms" for ms in SENTENCES]
     for audio in spoken:

@@ -58,8 +58,7 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
 
 def main() -> None:
     """Load one engine and serve it until the supervisor ends this process."""
-    # Ctrl-C and the end of a terminal reach the whole process group; the supervisor decides what
-    # ends when.
+    # A terminal's signals are for the supervisor: it decides what ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Control(int(sys.argv[1]))

@@ -13,11 +13,17 @@ import numpy as np
 import structlog
 
 from app.core import metrics
-from app.core.errors import EngineFailed, EngineUnavailable, Overloaded, SpeechError
+from app.core.errors import (
+    EngineFailed,
+    EngineUnavailable,
+    SpeechError,
+    StreamsFull,
+)
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions
 from app.engines.base import (
     EndpointingRecognizer,
     Recognizer,
+    RecognizerCapabilities,
     SentenceRecognizer,
     Synthesizer,
 )
@@ -48,6 +54,10 @@ from app.serving.worker.stepper import Stepper
 from app.serving.worker.synthesis import SpeakingTask, Synthesis
 
 log = structlog.get_logger(__name__)
+
+ACCEPTED_SHARE: Final = 2
+"""Streams of a replica that ended are taken in up to so many times the capacity: better late than
+lost, and the balance between the replicas mends it later."""
 
 TICK_S: Final = 0.02
 """Streams that get ready within this time share a step."""
@@ -96,6 +106,17 @@ def recognition_runner(engine: Recognizer) -> RecognitionRunner:
     return SegmentingRecognition(cast(SentenceRecognizer, engine), SileroVad(), TICK_S)
 
 
+def _streams(capabilities: RecognizerCapabilities, wanted: int) -> int:
+    """How many streams to accept: as many as the owner wants, if he wants any number. An engine
+    whose streams are whole tasks keeps its own limit, which it was promised; of another one only
+    sentences are open, and those are limited apart."""
+    most = capabilities.max_sessions
+    if wanted > most and capabilities.own_endpointing:
+        log.warning("MAX_STREAMS is more than the engine can carry", asked_for=wanted, used=most)
+        return most
+    return wanted or most
+
+
 class WorkerServer:
     """Serves one engine on one listening Unix socket. ``active`` counts its tasks."""
 
@@ -111,8 +132,8 @@ class WorkerServer:
         threads: int = 0,
     ) -> None:
         """Give one of the two engines. ``max_streams`` overrides the number of streams that a
-        recogniser accepts, ``threads`` limits the utterances that a synthesiser speaks at the same
-        time; 0 does neither."""
+        recogniser accepts, as far as it can carry them; ``threads`` limits the utterances that a
+        synthesiser speaks at the same time; 0 does neither."""
         self.active = 0
         self._connections: set[_Connection] = set()
         self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -125,9 +146,11 @@ class WorkerServer:
         else:
             assert recognizer is not None
             self.recognition = recognition_runner(recognizer)
-            self.capacity = max_streams or recognizer.capabilities.max_sessions
+            self.capacity = _streams(recognizer.capabilities, max_streams)
         self._active_gauge = metrics.REPLICA_ACTIVE.labels(name)
-        metrics.REPLICA_CAPACITY.labels(name).set(self.capacity)
+        # Those that wait to be spoken have been accepted too, but are no use of the engine yet.
+        working = self.capacity if self.synthesis is None else self.synthesis.parallel
+        metrics.REPLICA_CAPACITY.labels(name).set(working)
         self.hello = Hello(
             PROTOCOL_VERSION,
             name,
@@ -197,6 +220,12 @@ class WorkerServer:
         """``connection`` is closed and its tasks are cancelled."""
         self._connections.discard(connection)
 
+    def check_room(self, *, accepted: bool) -> None:
+        """Raise Overloaded if there is no room for a stream. Synthesis has a queue of its own."""
+        capacity = self.capacity * ACCEPTED_SHARE if accepted else self.capacity
+        if self.active >= capacity:
+            raise StreamsFull
+
     def count(self, change: int) -> None:
         """A task began (1) or ended (-1)."""
         self.active += change
@@ -260,8 +289,8 @@ class _Connection:
         try:
             if self._server.leaving:
                 raise EngineUnavailable
-            if self._server.active >= self._server.capacity:
-                raise Overloaded
+            if isinstance(message, OpenRecognition):
+                self._server.check_room(accepted=message.accepted)
             if message.task in self._tasks:
                 raise EngineFailed
             task.start(message, self._server)

@@ -28,11 +28,13 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from app.core.errors import Overloaded
+from app.core.errors import FirstAudioTooLate
 
 K = TypeVar("K", bound=Hashable)
 
 MAX_FIRST_AUDIO_S: Final = 2.0
+"""A caller who hears nothing for longer takes the line for dead; he is better told at once."""
+
 RUN_AHEAD_S: Final = 10.0
 
 _PRIOR_CHARACTERS: Final = 30
@@ -121,12 +123,12 @@ class SpeakingQueue(Generic[K]):
         of audio that the listener still has before this sentence.
 
         Raises:
-            Overloaded: the queue is full, or a new text would have to wait too long.
+            FirstAudioTooLate: the queue is full, or a new text would have to wait too long.
         """
         if len(self._waiting) >= self._max_waiting:
-            raise Overloaded
+            raise FirstAudioTooLate
         if lead_s is None and not self._in_time(now):
-            raise Overloaded
+            raise FirstAudioTooLate
         characters = max(characters, _LEAST_CHARACTERS)
         sentence = Sentence(key, characters, need_at=now + (lead_s or 0.0), queued_at=now)
         insort(self._waiting, sentence, key=lambda each: each.need_at)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from app.core import metrics
-from app.core.errors import EngineUnavailable, InvalidText
+from app.core.errors import EngineUnavailable, InvalidText, TooMuchUnread
 from app.core.speech import Mark, Utterance
 from app.engines.base import Piece, Synthesizer
 from app.serving.protocol import AUDIO_OUT_CREDIT_S
@@ -26,6 +26,12 @@ from app.text.normalise import Normalizer
 
 MAX_UTTERANCE_CHARS: Final = 600
 MAX_QUEUE: Final = 256
+"""Sentences of accepted texts that wait at the same time: far more than admission lets come, so
+that it bounds memory and nothing else."""
+
+MAX_UNREAD_BYTES: Final = 256 * 1024 * 1024
+"""Audio that waits for its readers, all together; a sentence has a megabyte or two at the most."""
+
 _MAX_PIECE_BYTES: Final = 256 * 1024
 
 
@@ -58,9 +64,12 @@ class SpeakingTask:
 
     def piece(self, pcm: bytes, marks: tuple[Mark, ...]) -> None:
         """Audio from the engine."""
+        if self._over:
+            return
         for start in range(0, len(pcm), _MAX_PIECE_BYTES):
             part = pcm[start : start + _MAX_PIECE_BYTES]
             self._waiting.append((part, marks if start == 0 else ()))
+            self._owner.unread_bytes += len(part)
         self._pump()
 
     def complete(self) -> None:
@@ -80,6 +89,7 @@ class SpeakingTask:
             return
         while self._waiting and self._credit > 0:
             pcm, marks = self._waiting.popleft()
+            self._owner.unread_bytes -= len(pcm)
             self._credit -= len(pcm) // 2
             self._sink.speech(pcm, marks)
         if self._complete and not self._waiting:
@@ -89,6 +99,7 @@ class SpeakingTask:
     def _end(self) -> None:
         if not self._over:
             self._over = True
+            self._owner.unread_bytes -= sum(len(pcm) for pcm, _ in self._waiting)
             self._waiting.clear()
             self._owner.over(self)
 
@@ -119,6 +130,12 @@ class Synthesis:
         self._executor = ThreadPoolExecutor(self._parallel, thread_name_prefix="speak")
         self._failure: asyncio.Future[None] = self._loop.create_future()
         self.pieces = 0
+        self.unread_bytes = 0  # audio that waits for the credit of its readers
+
+    @property
+    def parallel(self) -> int:
+        """Utterances that are spoken at the same time."""
+        return self._parallel
 
     @property
     def capacity(self) -> int:
@@ -149,13 +166,16 @@ class Synthesis:
         seconds of audio that the listener has still to play before it.
 
         Raises:
-            Overloaded: the queue is full, or a new text would have to wait too long.
+            FirstAudioTooLate: the queue is full, or a new text would have to wait too long.
+            TooMuchUnread: a new text, and too much waits for its readers already.
             InvalidText: longer than an utterance may be.
         """
         if len(utterance.text) > MAX_UTTERANCE_CHARS:
             raise InvalidText(f"one sentence may have at most {MAX_UTTERANCE_CHARS} characters")
         if self._failure.done():
             raise EngineUnavailable
+        if lead_s is None and self.unread_bytes > MAX_UNREAD_BYTES:
+            raise TooMuchUnread
         credit = int(AUDIO_OUT_CREDIT_S * self.capabilities.sample_rate)
         task = SpeakingTask(self, utterance, sink, log_id, credit)
         self._queue.add(task, len(utterance.text), lead_s, self._clock())

@@ -106,12 +106,32 @@ def test_both_readmes_have_the_same_structure_and_the_same_code() -> None:
 
 @pytest.mark.parametrize(
     "name",
+    ["docs/operations.md", "docs/operations.zh.md", "deploy/README.md", "deploy/README.zh.md"],
+)
+def test_the_drain_delay_that_is_recommended_is_what_haproxy_needs(name: str) -> None:
+    (server,) = re.findall(r"^ +server .*", read("deploy/haproxy.cfg"), re.MULTILINE)
+    inter = re.search(r"check inter (\d+)s", server)
+    assert inter is not None and "fall" not in server  # 3 by default
+    assert f"`DRAIN_DELAY_SECONDS={3 * int(inter[1])}`" in read(name)
+
+
+def test_the_operators_documents_have_the_same_structure_and_the_same_code() -> None:
+    english, chinese = read("docs/operations.md"), read("docs/operations.zh.md")
+    assert structure(english) == structure(chinese)
+    assert code_blocks(english) == code_blocks(chinese)
+
+
+@pytest.mark.parametrize(
+    "name",
     [
         *READMES,
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/benchmarks.md",
+        "docs/metrics.md",
+        "docs/operations.md",
+        "docs/operations.zh.md",
         "docs/nls-protocol.md",
         "deploy/README.md",
         "deploy/README.zh.md",

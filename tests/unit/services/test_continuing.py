@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from app.audio.pcm import Int16
 from app.core.errors import EngineFailed, EngineLost, SpeechError
-from app.services.continuing import MAX_LOSSES, ContinuedSpeech
+from app.services.continuing import ContinuedSpeech
+from app.services.losses import MAX_LOSSES
 from app.serving.handles import SpeechHandle
 
 RATE = 1_000  # so that the fade has ten samples

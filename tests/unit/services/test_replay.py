@@ -20,6 +20,7 @@ from app.core.speech import (
     Word,
 )
 from app.services import replay
+from app.services.losses import MAX_LOSSES
 from app.services.replay import ReplayedRecognition
 from app.serving.handles import RecognitionHandle
 from app.serving.pool import Pool
@@ -68,7 +69,10 @@ class World:
         self.reading = asyncio.create_task(self._read(progress))
         self._position = 0
 
-    async def open_recognition(self, options: RecognitionOptions, log_id: str) -> RecognitionHandle:
+    async def open_recognition(
+        self, options: RecognitionOptions, log_id: str, *, accepted: bool = False
+    ) -> RecognitionHandle:
+        assert accepted
         if self.refusals:
             raise self.refusals.pop(0)
         self.options.append(options)
@@ -76,12 +80,13 @@ class World:
         return self.workers[-1].handle
 
     async def move_recognition(
-        self, options: RecognitionOptions, log_id: str, away_from: str
+        self, options: RecognitionOptions, log_id: str, away_from: str, *, must: bool
     ) -> RecognitionHandle:
         assert away_from == "worker"
+        assert must is not self.unbalanced
         if self.asked is not None:
             await self.asked
-        return await self.open_recognition(options, log_id)
+        return await self.open_recognition(options, log_id, accepted=True)
 
     def better_to_move(self, away_from: str) -> bool:
         return self.unbalanced
@@ -402,17 +407,17 @@ async def test_the_new_worker_dies_at_once(world: World) -> None:
 async def test_a_stream_that_kills_its_workers_does_not_go_round_for_ever(world: World) -> None:
     world.say(2_000)
     world.report(processed_ms=1_000)
-    for _ in range(replay.MAX_LOSSES):
+    for _ in range(MAX_LOSSES):
         await world.move()
         world.report(processed_ms=100)  # of 1,400 ms that it got again
     world.workers[-1].die()
     with pytest.raises(EngineLost):
         await world.reading
-    assert len(world.workers) == 1 + replay.MAX_LOSSES
+    assert len(world.workers) == 1 + MAX_LOSSES
 
 
 async def test_losses_do_not_count_while_the_stream_gets_on(world: World) -> None:
-    for _ in range(3 * replay.MAX_LOSSES):
+    for _ in range(3 * MAX_LOSSES):
         world.say(500)
         world.report(processed_ms=len(world.workers[-1].audio) * 1000 // RATE)
         await world.move()

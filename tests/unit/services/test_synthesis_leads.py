@@ -15,7 +15,7 @@ from app.core.errors import EngineLost, Overloaded
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
 from app.services import synthesis
-from app.services.playback import Playback
+from app.services.playback import Playback, SpeechRate
 from app.services.synthesis import SynthesisService
 from app.serving.handles import SpeechHandle
 from app.serving.pool import Pool
@@ -116,14 +116,15 @@ async def test_a_reader_at_once_is_ahead_by_what_it_has(clock: Clock) -> None:
     first, second, third = (lead_s for _, lead_s in pool.asked)
     assert first is None
     assert second == pytest.approx(1.96)  # the shortest that the first may last
-    assert third == pytest.approx(11.96, abs=0.02)
+    # The first took 10 s, so the second, of the same length, is expected to take 8 at the least.
+    assert third == pytest.approx(18.0, abs=0.05)
 
 
-async def test_a_reader_in_real_time_is_not_ahead(clock: Clock) -> None:
+async def test_a_reader_in_real_time_is_ahead_by_the_sentence_under_way(clock: Clock) -> None:
     pool = LeadsPool()
     await played(pool, clock, f"{FIRST} {SECOND} {THIRD}", 1.0)
     assert [key for key, _ in pool.asked] == ["a", "b", "c"]
-    assert pool.asked[2][1] == pytest.approx(1.96, abs=0.05)
+    assert pool.asked[2][1] == pytest.approx(8.0, abs=0.05)
 
 
 async def test_a_slow_reader_needs_it_now(clock: Clock) -> None:
@@ -159,6 +160,17 @@ async def test_fast_speech_is_needed_earlier(clock: Clock) -> None:
     pool = LeadsPool()
     assert await played(pool, clock, f"{FIRST} {SECOND}", 0.0, speed=2.0) < 11
     assert pool.asked[1][1] == pytest.approx(0.98)
+
+
+def test_the_length_of_a_sentence_is_learnt_and_never_too_short() -> None:
+    rate = SpeechRate()
+    assert rate.expected_s("a" * 50, 1.0) == pytest.approx(2.0)
+    assert rate.expected_s("a" * 50, 2.0) == pytest.approx(1.0)
+    rate.spoken("你好，世界。", 1.0)  # four characters
+    rate.spoken("……", 0.0)
+    assert rate.expected_s("大家好！", 1.0) == pytest.approx(0.6)
+    rate.spoken("x" * 10_000, 1.0)  # an engine that says nothing
+    assert rate.expected_s("a" * 50, 1.0) == pytest.approx(2.0)
 
 
 def test_playback_begins_with_the_first_audio() -> None:

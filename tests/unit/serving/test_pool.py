@@ -182,10 +182,10 @@ async def test_a_stream_moves_away_from_its_replica_or_not_at_all(tmp_path: Path
     here, there = ScriptedWorker("asr"), ScriptedWorker("asr", refuse="Overloaded")
     async with pool_of(tmp_path, here, there) as pool:
         with pytest.raises(Overloaded):
-            await pool.move_recognition(OPTIONS, "id", "asr-0")
+            await pool.move_recognition(OPTIONS, "id", "asr-0", must=False)
         assert here.messages == []
         there.refuse = None
-        moved = await pool.move_recognition(OPTIONS, "id", "asr-0")
+        moved = await pool.move_recognition(OPTIONS, "id", "asr-0", must=False)
         assert moved.replica.name == "asr-1"
 
 
@@ -333,3 +333,46 @@ async def test_a_lost_worker_fails_its_tasks_and_is_connected_again(tmp_path: Pa
         again = await pool.open_recognition(OPTIONS, "id")
         assert len(worker.links) == 2
         again.cancel()
+
+
+async def test_a_stream_that_ran_before_has_a_claim(tmp_path: Path) -> None:
+    worker = ScriptedWorker("asr")
+    async with pool_of(tmp_path, worker) as pool:
+        await pool.open_recognition(OPTIONS, "id")
+        await pool.open_recognition(OPTIONS, "id", accepted=True)
+        assert [message.accepted for message in worker.messages] == [False, True]
+
+
+async def test_what_is_free_beside_a_crowded_replica_is_not_for_new_streams(
+    tmp_path: Path,
+) -> None:
+    crowded, back = ScriptedWorker("asr"), ScriptedWorker("asr")
+    async with pool_of(tmp_path, crowded, back) as pool:
+        await loaded(pool, crowded, 0, 20)  # of 10; it took in those of the other one
+        with pytest.raises(Overloaded):
+            await pool.open_recognition(OPTIONS, "id")
+        assert back.messages == []
+        await loaded(pool, crowded, 0, 15)
+        assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-1"
+
+
+async def test_a_replica_that_does_not_answer_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "OPEN_TIMEOUT_S", 0.05)
+    mute, busy = ScriptedWorker("asr"), ScriptedWorker("asr")
+    mute.silent = True
+    async with pool_of(tmp_path, mute, busy) as pool:
+        for index in range(2):
+            started(pool, index, 60)
+        await loaded(pool, busy, 1, 5)
+        assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-1"
+        asked = len(mute.messages)
+        for _ in range(3):
+            assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-1"
+        assert len(mute.messages) == asked
+        assert not pool.better_to_move("asr-1")
+        mute.silent = False
+        await loaded(pool, mute, 0, 1)  # it speaks again
+        assert pool.better_to_move("asr-1")
+        assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-0"

@@ -34,6 +34,7 @@ from app.services.recognition import RecognitionService
 from app.services.synthesis import SynthesisService
 from app.serving import certificate
 from app.serving.control import Control
+from app.serving.decoding.client import Decoding
 from app.serving.leases import leasing
 from app.serving.pool import Pool
 from app.serving.replica import Replica
@@ -123,19 +124,30 @@ async def running_app(
     config: Config,
     replicas: Sequence[Replica],
     drain: Drain,
+    decoding_socket: str,
     metrics_directory: Path | None = None,
     quota_socket: str = "",
 ) -> AsyncIterator[ASGIApp]:
-    """The application with its services, connected to the workers inside the block, and to the
-    quota where tasks are limited."""
+    """The application with its services, connected to the workers and the decode process inside
+    the block, and to the quota where tasks are limited."""
     voices = VoiceCatalogue(Aliases(config.voices_dir))
     await asyncio.to_thread(voices.refresh)
     pool = Pool(replicas, lambda engine: voices.set_engine(engine.voices, engine.any_voice))
     threshold = config.asr_nearfield_rms_threshold if config.asr_enable_nearfield_filter else None
     access = build_access(config)
-    async with pool.running(), leasing(quota_socket, config.max_tasks_per_appkey) as lease:
+    decoding = Decoding(decoding_socket)
+    async with (
+        pool.running(),
+        decoding.running(),
+        leasing(quota_socket, config.max_tasks_per_appkey) as lease,
+    ):
         recognition = RecognitionService(
-            pool, threshold, log_gate=config.asr_nearfield_filter_log_enabled, lease=lease
+            pool,
+            decoding,
+            threshold,
+            log_gate=config.asr_nearfield_filter_log_enabled,
+            max_file_bytes=config.max_audio_bytes,
+            lease=lease,
         )
         synthesis = SynthesisService(pool, voices, config.inference_threads(), lease=lease)
         try:
@@ -150,7 +162,8 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
     config = Config.model_validate(told["settings"])
     replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
     drain = build_drain(config)
-    async with running_app(config, replicas, drain, Path(told["metrics"]), told["quota"]) as app:
+    folder = Path(told["metrics"])
+    async with running_app(config, replicas, drain, told["decoding"], folder, told["quota"]) as app:
         server = build_server(
             app,
             max_message_bytes=config.max_message_bytes,
@@ -173,8 +186,7 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
 
 def main() -> None:
     """Serve one socket until the supervisor ends this process."""
-    # Ctrl-C and the end of a terminal reach the whole process group; the supervisor decides what
-    # ends when.
+    # A terminal's signals are for the supervisor: it decides what ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Control(int(sys.argv[1]))

@@ -15,6 +15,7 @@ import uvloop
 
 from benchmarks import (
     ageing,
+    audio_costs,
     embedded,
     machine,
     memory,
@@ -41,6 +42,7 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "embedded": embedded,
     "ageing": ageing,
     "neighbours": neighbours,
+    "audio": audio_costs,
 }
 
 SINGLE: Final = frozenset({"memory", "startup", "neighbours"})

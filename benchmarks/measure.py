@@ -10,7 +10,11 @@ import psutil
 
 MIB: Final = 1024 * 1024
 
-_ROLES: Final = (("app.main", "api"), ("app.serving.worker", "workers"))
+_ROLES: Final = (
+    ("app.main", "api"),
+    ("app.serving.worker", "workers"),
+    ("app.serving.decoding", "decoder"),
+)
 
 
 class ProcessChanged(Exception):

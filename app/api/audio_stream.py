@@ -18,16 +18,15 @@ log = structlog.get_logger(__name__)
 MEDIA_TYPE = "audio/mpeg"
 """Of every format: the cloud's samples compare for this very string (nls-protocol.md 6.2)."""
 
-_WAV_HEADER_BYTES = 44
-
 
 class AudioStream(Response):
     """Send pieces of audio as they come, in HTTP chunks.
 
-    The status line waits until there is audio beyond a WAV header, so an engine that fails at once
-    gives a proper error answer: such an error is raised, for the exception handlers. A later one
-    can only break the connection off, which the client sees as a truncated body. The generator is
-    closed in every case, also when the client goes away in the middle.
+    The status line waits for the first piece, which has to hold audio and not only a format's
+    header, so an engine that fails at once gives a proper error answer: such an error is raised,
+    for the exception handlers. A later one can only break the connection off, which the client
+    sees as a truncated body. The generator is closed in every case, also when the client goes away
+    in the middle.
     """
 
     media_type = MEDIA_TYPE
@@ -50,11 +49,7 @@ class AudioStream(Response):
                 log.info("client left during synthesis", task_id=self._task_id)
 
     async def _send_all(self, pieces: AsyncGenerator[bytes, None], send: Send) -> None:
-        held = b""
-        async for piece in pieces:
-            held += piece
-            if len(held) > _WAV_HEADER_BYTES:
-                break
+        first = await anext(pieces, b"")
         await send(
             {
                 "type": "http.response.start",
@@ -62,7 +57,7 @@ class AudioStream(Response):
                 "headers": self.raw_headers,
             }
         )
-        await send({"type": "http.response.body", "body": held, "more_body": True})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
         try:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

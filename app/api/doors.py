@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from app.access.tokens import AccessPolicy
 from app.api.drain import Drain
+from app.audio.encode import ENCODABLE
+from app.audio.sniff import ACCEPTED
 
 if TYPE_CHECKING:
     from app.services.recognition import RecognitionService
@@ -47,7 +49,8 @@ class Doors:
     from a browser; none by default. ``token_in_message``: a WebSocket handshake may lack the token
     if a message brings it. ``asr_model_mode``: only shown, where the earlier FunSpeech
     (zaigie/FunSpeech) shows it.
-    ``formats``: of audio, in both directions. ``drain``: whether this process is about to end.
+    ``recognition_formats``: of audio that clients send; ``synthesis_formats``: of audio that they
+    get; names in lower case. ``drain``: whether this process is about to end.
     ``metrics_directory``: of all processes' figures; None for this one's only.
     """
 
@@ -61,6 +64,7 @@ class Doors:
     cors_origins: tuple[str, ...] = ()
     token_in_message: bool = True
     asr_model_mode: str = "all"
-    formats: frozenset[str] = frozenset({"pcm", "wav"})
+    recognition_formats: frozenset[str] = ACCEPTED
+    synthesis_formats: frozenset[str] = frozenset(ENCODABLE)
     drain: Drain = field(default_factory=Drain)
     metrics_directory: Path | None = None

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from app.api.calls import Call, call_of
-from app.core.errors import AccessDenied, EngineFailed, SpeechError
+from app.core.errors import AccessDenied, EngineFailed, Overloaded, SpeechError
 from app.nls.status import (
     CLIENT_ERROR,
     NAMESPACE_NOT_FOUND,
@@ -91,6 +91,8 @@ async def _speech_error(request: Request, error: Exception) -> Response:
     call = call_of(request.scope)
     if isinstance(error, EngineFailed):
         log.warning("task failed", task_id=call.task_id, error=type(error).__name__)
+    if isinstance(error, Overloaded):
+        call.reason = error.reason
     return failure(code_of(error, call.family), error.text, call)
 
 

@@ -24,6 +24,10 @@ from app.services.recognition import RecognitionTask
 log = structlog.get_logger(__name__)
 
 INTAKE_S: Final = 30
+ENCODED_BYTES_PER_S: Final = 16_000
+"""What speech in an encoded format takes at the most, usually: 128 kbit/s."""
+"""Seconds of PCM (16 bits, at the task's rate) that wait for the service; above that the reader
+pauses, and the client finds its socket full."""
 
 
 class Driver(Protocol):
@@ -93,13 +97,13 @@ class Job:
             await self._fail(EngineFailed())
 
     def _note_completed(self) -> None:
-        session = self._driver.session
-        metrics.TASKS.labels(session.namespace, SUCCESS.code).inc()
+        # This job's ids: the session may have its next task by now.
+        metrics.TASKS.labels(self.ids["namespace"], SUCCESS.code).inc()
         log.info(
             "task completed",
             code=SUCCESS.code,
-            task_id=session.task_id,
-            namespace=session.namespace,
+            task_id=self.ids["task_id"],
+            namespace=self.ids["namespace"],
             ms=round((self._driver.now() - self._began) * 1000),
         )
 
@@ -138,7 +142,8 @@ class RecognitionJob(Job):
     def __init__(self, driver: Driver, request: RecognitionRequest) -> None:
         super().__init__(driver)
         self._request = request
-        self._limit = INTAKE_S * request.sample_rate * 2
+        raw = request.format in ("pcm", "wav")
+        self._limit = INTAKE_S * (request.sample_rate * 2 if raw else ENCODED_BYTES_PER_S)
         self._recognition: RecognitionTask | None = None
         self._intake: deque[Feed | FinishAudio | Configure] = deque()
         self._intake_bytes = 0

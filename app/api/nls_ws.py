@@ -42,7 +42,7 @@ from app.api.doors import Doors
 from app.api.errors import deny_handshake, deny_overload
 from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob
 from app.core import metrics
-from app.core.errors import AccessDenied
+from app.core.errors import AccessDenied, TooManyConnections
 from app.core.logs import log_ids
 from app.nls.connection import Connection
 from app.nls.outputs import (
@@ -88,6 +88,7 @@ class WebSocketDoor:
         self._doors = doors
         self._open_connections = 0
         self._told_full_at = -_TELL_FULL_S
+        self._refused = 0  # since it was told
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """See ASGI."""
@@ -107,7 +108,7 @@ class WebSocketDoor:
             return
         if self._open_connections >= self._doors.limits.max_connections:
             self._tell_full()
-            await deny_overload(websocket, "Too many connections; try again later.")
+            await deny_overload(websocket, TooManyConnections.default_text)
             return
         connection_id = f"{random.getrandbits(48):012x}"  # for the log, protects nothing
         with self._counted(), log_ids(connection_id=connection_id) as ids:
@@ -123,10 +124,17 @@ class WebSocketDoor:
             self._open_connections -= 1
 
     def _tell_full(self) -> None:
+        self._refused += 1
+        metrics.REFUSED.labels(TooManyConnections.reason).inc()
         now = time.monotonic()
         if now - self._told_full_at >= _TELL_FULL_S:
-            self._told_full_at = now
-            log.warning("connections refused", max_connections=self._open_connections)
+            log.warning(
+                "connections refused",
+                refused=self._refused,
+                max_connections=self._doors.limits.max_connections,
+                reason=TooManyConnections.reason,
+            )
+            self._told_full_at, self._refused = now, 0
 
 
 class _ConnectionOver(Exception):
@@ -158,8 +166,8 @@ class _Driver:
                 max_text_chars=doors.limits.max_text_chars,
                 max_recognizer_audio_ms=doors.limits.max_audio_ms,
                 idle_timeout_s=doors.limits.idle_timeout_s,
-                recognition_formats=doors.formats,
-                synthesis_formats=doors.formats,
+                recognition_formats=doors.recognition_formats,
+                synthesis_formats=doors.synthesis_formats,
             ),
             now=self.now(),
             draining=doors.drain.refusing,
@@ -285,11 +293,16 @@ class _Driver:
                 self._outbox.pop()
         if isinstance(output, Close) and output.status is not None:
             self._count(output.status)
+            reason = {}
+            if output.reason:
+                metrics.REFUSED.labels(output.reason).inc()
+                reason["reason"] = output.reason
             log.info(
                 "task refused or failed",
                 code=output.status.code,
                 task_id=self.session.task_id,
                 namespace=self.session.namespace,
+                **reason,
             )
         self._outbox.append(output)
         if self._writer is None:

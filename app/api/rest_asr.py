@@ -30,7 +30,7 @@ _OPENAPI: dict[str, Any] = {
         {"name": name, "in": "query", "schema": {"type": kind}, "description": text}
         for name, kind, text in (
             ("appkey", "string", "project"),
-            ("format", "string", "pcm (default) or wav"),
+            ("format", "string", "pcm by default; a hint: see the README for what is read"),
             ("sample_rate", "integer", "Hz of pcm audio, 16000 by default"),
             ("enable_punctuation_prediction", "boolean", "punctuation in the result"),
             ("enable_inverse_text_normalization", "boolean", "numbers as digits"),
@@ -84,7 +84,7 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
         query,
         task_id=call.task_id,
         appkey=credentials(request).appkey or "",
-        formats=doors.formats,
+        formats=doors.recognition_formats,
         max_audio_ms=doors.limits.max_audio_ms,
     )
     options = msgspec.structs.replace(

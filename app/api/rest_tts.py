@@ -14,6 +14,7 @@ from app.api.body import read_json
 from app.api.calls import Call, call_of
 from app.api.concurrency import alongside, watch_disconnect
 from app.api.doors import Doors
+from app.audio.encode import ENCODABLE
 from app.core.errors import SpeechError
 from app.nls.parameters import synthesis_request
 
@@ -24,7 +25,7 @@ held back until its length is known; beyond, the client hears it while it is bei
 _FIELDS = {
     "text": ("string", "what to say"),
     "voice": ("string", "see /stream/v1/tts/voices; xiaoyun by default"),
-    "format": ("string", "pcm (default) or wav"),
+    "format": ("string", f"pcm by default; one of {', '.join(ENCODABLE)}"),
     "sample_rate": ("integer", "Hz, 16000 by default"),
     "volume": ("integer", "0 to 100, 50 by default"),
     "speech_rate": ("integer", "-500 to 500, 0 by default"),
@@ -104,7 +105,7 @@ async def _speak(
         fields,
         task_id=call.task_id,
         appkey=appkey or "",
-        formats=doors.formats,
+        formats=doors.synthesis_formats,
         max_text_chars=doors.limits.max_text_chars,
     )
     doors.synthesis.check(wanted)

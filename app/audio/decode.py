@@ -1,4 +1,5 @@
-"""From the bytes of a client to samples, as they arrive.
+"""From the bytes of a client to samples, as they arrive: raw PCM and WAV, and the interface that
+every other stream's decoder has too.
 
 A decoder keeps what a frame left incomplete (half a sample, part of a header), so the result is
 the same however the client cut its bytes.
@@ -7,19 +8,23 @@ the same however the client cut its bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from app.audio import wav
 from app.audio.pcm import EMPTY, Float32, Int16
+from app.audio.wav_samples import READABLE, S16, SampleFormat
 from app.core.errors import BadAudio, UnsupportedFormat, UnsupportedSampleRate
 
 MIN_SAMPLE_RATE: Final = 8_000
 MAX_SAMPLE_RATE: Final = 192_000
 MAX_CHANNELS: Final = 64
 
-_SEND_PCM: Final = "send 16-bit PCM."
+_SEND_PCM: Final = (
+    "send 16-bit PCM (8, 24 and 32 bits, float, mu-law and A-law are understood too)."
+)
 
 
 class Decoder(Protocol):
@@ -40,27 +45,57 @@ class Decoder(Protocol):
         ...
 
     def flush(self) -> Int16:
-        """The stream has ended: what is still inside. Half a sample is dropped."""
+        """The stream has ended: what is still inside. Half a sample is dropped.
+
+        Raises:
+            BadAudio: the stream was not what its format promises.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where another decoder of the same kind can go on, if this one is lost.
+
+    ``position``: of all bytes fed so far, how many are done with; the other decoder needs those
+    from there on. ``preamble``: what it must be fed before, in one call of its own; at most
+    64 KiB. The preamble counts in the other decoder's own positions.
+    """
+
+    position: int
+    preamble: bytes
+
+
+class StreamingDecoder(Decoder, Protocol):
+    """A decoder in another process, which can die under it."""
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest place to go on from. All samples that ``feed`` has returned so far are from
+        before it; at worst the packet behind it comes out differently."""
         ...
 
 
 class PcmDecoder:
-    """Raw signed 16-bit little-endian samples, mixed down to mono if they are interleaved."""
+    """Raw little-endian samples, mixed down to mono if they are interleaved: 16-bit, or as
+    ``sample_format`` says."""
 
-    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+    def __init__(
+        self, sample_rate: int, channels: int = 1, sample_format: SampleFormat = S16
+    ) -> None:
         self.sample_rate: int | None = sample_rate
         self._channels = channels
+        self._format = sample_format
         self._rest = b""
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`Decoder`."""
         if self._rest:
             data = self._rest + data
-        usable = len(data) - len(data) % (2 * self._channels)
+        usable = len(data) - len(data) % (self._format.size * self._channels)
         self._rest = data[usable:]
         if not usable:
             return EMPTY
-        samples = np.frombuffer(data, "<i2", usable // 2).astype(np.int16, copy=False)
+        samples = self._format.read(data[:usable])
         return samples if self._channels == 1 else _mixdown(samples, self._channels)
 
     def flush(self) -> Int16:
@@ -70,7 +105,7 @@ class PcmDecoder:
 
 
 class WavDecoder:
-    """A RIFF/WAVE stream of 16-bit PCM.
+    """A RIFF/WAVE stream: PCM of 8 to 32 bits, float, mu-law, A-law.
 
     Bytes without the RIFF magic are raw mono PCM at the requested rate: there are clients that
     label those as wav (nls-protocol.md 6.1). The rate in a header overrules the requested one.
@@ -93,9 +128,11 @@ class WavDecoder:
             return self._begin(PcmDecoder(self._requested_rate), 0)
         if header is None:
             return EMPTY
-        _check(header)
+        sample_format = _checked(header)
         self._left = header.data_bytes
-        return self._begin(PcmDecoder(header.sample_rate, header.channels), header.size)
+        return self._begin(
+            PcmDecoder(header.sample_rate, header.channels, sample_format), header.size
+        )
 
     def flush(self) -> Int16:
         """See :class:`Decoder`.
@@ -130,12 +167,14 @@ def _mixdown(samples: Int16, channels: int) -> Int16:
     return np.rint(mean, out=mean).astype(np.int16)
 
 
-def _check(header: wav.WavHeader) -> None:
-    if header.codec != wav.CODEC_PCM or header.bits != 16:
+def _checked(header: wav.WavHeader) -> SampleFormat:
+    sample_format = READABLE.get((header.codec, header.bits))
+    if sample_format is None:
         raise BadAudio(f"This wav codec or bit depth is not supported: {_SEND_PCM}")
     if not 1 <= header.channels <= MAX_CHANNELS:
         raise BadAudio(f"Invalid wav header! Channels must be 1 to {MAX_CHANNELS}.")
     check_sample_rate(header.sample_rate)
+    return sample_format
 
 
 def check_sample_rate(sample_rate: int) -> None:

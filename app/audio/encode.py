@@ -6,24 +6,52 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from app.audio import wav
+from app.audio.encode_aac import AacEncoder
+from app.audio.encode_flac import FlacEncoder
+from app.audio.encode_mp3 import Mp3Encoder
+from app.audio.encode_opus import FramedOpusEncoder, OggOpusEncoder
 from app.audio.pcm import Int16
-from app.core.errors import UnsupportedFormat
+from app.core.errors import UnsupportedFormat, UnsupportedSampleRate
+
+SAMPLE_RATES: Final = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+"""What every encoder takes (Hz): the rates of nls-protocol.md 4.1."""
 
 
 class Encoder(Protocol):
-    """One stream of encoded audio. Not for use by two threads at once."""
+    """One stream of encoded audio: ``encode`` as often as there are samples, then ``finish``. Not
+    for use by two threads at once.
+
+    An encoder may be dropped in the middle of its stream: it holds nothing but memory, which is
+    free as soon as nobody has the object.
+    """
+
+    @property
+    def blocking(self) -> bool:
+        """Whether the methods take so long (a few ms for a second of audio; the first call of all
+        loads a library) that they need a thread. Making the object never does."""
+        ...
 
     def header(self, total_samples: int | None) -> bytes:
-        """What comes before all samples; maybe empty. ``total_samples`` None: not yet known."""
+        """What comes before all samples; maybe empty.
+
+        ``total_samples`` None: before the samples, whose number is not known yet. Otherwise
+        after ``finish``: the header then tells what it can of the length.
+        """
         ...
 
     def encode(self, samples: Int16) -> bytes:
-        """The bytes of the next samples, mono, shape (n,)."""
+        """Take in the next samples, mono, shape (n,); the bytes that they complete, maybe none."""
+        ...
+
+    def finish(self) -> bytes:
+        """The stream has ended: what is still inside. The encoder is used up."""
         ...
 
 
 class PcmEncoder:
     """Signed 16-bit little-endian samples and nothing else."""
+
+    blocking: Final = False
 
     def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
@@ -35,6 +63,10 @@ class PcmEncoder:
     def encode(self, samples: Int16) -> bytes:
         """See :class:`Encoder`."""
         return samples.astype("<i2", copy=False).tobytes()
+
+    def finish(self) -> bytes:
+        """See :class:`Encoder`."""
+        return b""
 
 
 class WavEncoder(PcmEncoder):
@@ -49,6 +81,12 @@ class WavEncoder(PcmEncoder):
 _ENCODERS: Final[dict[str, Callable[[int], Encoder]]] = {
     "pcm": PcmEncoder,
     "wav": WavEncoder,
+    "mp3": Mp3Encoder,
+    "opus": OggOpusEncoder,
+    "ogg": OggOpusEncoder,
+    "opu": FramedOpusEncoder,
+    "aac": AacEncoder,
+    "flac": FlacEncoder,
 }
 
 ENCODABLE: Final = tuple(_ENCODERS)
@@ -58,14 +96,19 @@ _SHOWN_CHARS: Final = 32
 
 
 def open_encoder(format: str, sample_rate: int) -> Encoder:
-    """An encoder for a client's format name: any letter case, with or without a leading dot.
+    """An encoder of ``sample_rate`` (Hz) for a client's format name: any letter case, with or
+    without a leading dot.
 
     Raises:
         UnsupportedFormat: not one of :data:`ENCODABLE`.
+        UnsupportedSampleRate: not one of :data:`SAMPLE_RATES`.
     """
     encoder = _ENCODERS.get(format.strip().lower().removeprefix("."))
     if encoder is None:
         shown = "".join(c for c in format[:_SHOWN_CHARS] if c.isprintable())
         # The first half is the cloud's own text (nls-protocol.md 4.4).
         raise UnsupportedFormat(f"Invalid format '{shown}'! Use one of: {', '.join(ENCODABLE)}.")
+    if sample_rate not in SAMPLE_RATES:
+        accepted = ", ".join(map(str, SAMPLE_RATES))
+        raise UnsupportedSampleRate(f"Invalid sample rate! Use one of: {accepted}.")
     return encoder(sample_rate)

@@ -19,6 +19,9 @@ UNKNOWN_SIZE: Final = 0xFFFFFFFF
 """A size field of a stream whose length was not known when its header was written."""
 
 CODEC_PCM: Final = 0x0001
+CODEC_FLOAT: Final = 0x0003
+CODEC_ALAW: Final = 0x0006
+CODEC_MULAW: Final = 0x0007
 CODEC_EXTENSIBLE: Final = 0xFFFE
 
 _RIFF_BYTES: Final = 12
@@ -115,6 +118,23 @@ def _format_fields(chunk: bytes) -> tuple[int, int, int, int]:
     if codec == CODEC_EXTENSIBLE and len(chunk) >= _SUBFORMAT_OFFSET + 2:
         (codec,) = struct.unpack_from("<H", chunk, _SUBFORMAT_OFFSET)
     return codec, channels, rate, bits
+
+
+def codec_of(head: bytes) -> tuple[int, int] | None:
+    """(codec number, bits per sample) of a RIFF/WAVE file that begins with ``head``; None if that
+    is too short to tell. The format chunk itself need not be complete."""
+    start = _RIFF_BYTES
+    while start + _CHUNK.size <= len(head):
+        name, size = _CHUNK.unpack_from(head, start)
+        start += _CHUNK.size
+        if name == b"fmt ":
+            seen = head[start : start + size]
+            if len(seen) < min(size, _SUBFORMAT_OFFSET + 2) or size < _FORMAT.size:
+                return None
+            codec, _, _, bits = _format_fields(seen)
+            return codec, bits
+        start += size + size % 2
+    return None
 
 
 def _data_bytes(size: int) -> int | None:

@@ -165,6 +165,47 @@ def _say(
     say(text, output, manner, url=url, token=token)
 
 
+@cli.command("levels")
+def _levels(
+    file: Annotated[Path, typer.Argument(help="A sound file, or raw PCM with --sample-rate.")],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="RMS below which sound counts as far away.",
+            show_default="ASR_NEARFIELD_RMS_THRESHOLD",
+        ),
+    ] = None,
+    max_sentence_silence: Annotated[
+        int,
+        typer.Option(
+            min=200, max=6000, help="Silence in ms that ends a sentence, as the client asks for it."
+        ),
+    ] = 800,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rate in Hz of a file that is raw PCM.", show_default=False),
+    ] = None,
+    json: Json = False,
+    png: Annotated[
+        Path | None,
+        typer.Option(help="Picture to write, too.", show_default=False),
+    ] = None,
+) -> None:
+    """Show how loud a recording is, and what the near-field filter would silence."""
+    from app.cli.levels import levels
+
+    levels(
+        file,
+        threshold=threshold,
+        max_sentence_silence=max_sentence_silence,
+        sample_rate=sample_rate,
+        json=json,
+        png=png,
+    )
+
+
 @cli.command("restart-workers")
 def _restart_workers(
     names: Annotated[

@@ -183,6 +183,10 @@ class Config(BaseModel):
     """Accept WebSocket connections without a token if their first message carries it; when
     false they are refused at the handshake."""
 
+    allow_private_urls: bool = False
+    """URLs of audio may lead to private, loopback and link-local addresses; when false such URLs
+    are refused. No request of this version takes a URL."""
+
     # --- engines ------------------------------------------------------------------------------
     asr_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
     """Recognition engine: auto takes the best that is installed; `funspeech doctor` lists them."""
@@ -231,8 +235,8 @@ class Config(BaseModel):
 
     # --- limits -------------------------------------------------------------------------------
     max_streams: int = Field(default=0, ge=0)
-    """Recognition streams per engine replica; 0: as many as the engine says it can carry. Further
-    ones are refused with 40000005."""
+    """Recognition streams per engine replica; 0: as many as the engine says it can carry, which is
+    the most for one that finds its sentences itself. Further ones are refused with 40000005."""
 
     max_connections: int = Field(default=5000, ge=1)
     """Open NLS WebSocket connections per API process. The handshake of a further one is answered
@@ -251,6 +255,10 @@ class Config(BaseModel):
 
     max_audio_seconds: int = Field(default=60, ge=1)
     """Longest audio of one-shot recognition (REST and SpeechRecognizer)."""
+
+    max_decode_seconds: float = Field(default=30.0, gt=0)
+    """Time that the server may spend on decoding one file (mp3, m4a, flac …); a stream has as long
+    as its audio besides."""
 
     max_message_bytes: int = Field(default=1_048_576, ge=1024)
     """Largest WebSocket message, in bytes."""

@@ -45,7 +45,7 @@ class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
 class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A recognition task as any front door asks for it.
 
-    ``format``: what the client's bytes are (``pcm`` is signed 16-bit little-endian mono).
+    ``format``: what the client says that its bytes are (``app/audio/sniff.py``).
     ``sample_rate``: of those bytes; a header in the audio overrules it. ``max_audio_ms``: more
     audio than this fails the task with :class:`app.core.errors.AudioTooLong`; None for no limit.
     ``near_field_gate``: far-away sound is to be ignored, if the owner wants that at all: for
@@ -102,8 +102,8 @@ RecognitionEvent = SentenceBegan | SentenceChanged | SentenceEnded
 class SynthesisRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A synthesis task as any front door asks for it.
 
-    ``voice``: a name or alias, resolved by the voice catalogue. ``format``: ``pcm`` (signed
-    16-bit little-endian mono) or ``wav``. ``speed``, ``pitch``, ``volume``: factors, 1.0 is the
+    ``voice``: a name or alias, resolved by the voice catalogue. ``format``: a name that
+    ``app/audio/encode.py`` knows. ``speed``, ``pitch``, ``volume``: factors, 1.0 is the
     voice's own. ``task_id`` is for the logs only; ``appkey``, "" for none, is whose task it is.
     """
 

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from app.core.errors import InvalidRequest, SpeechError
+from app.core.errors import Draining, InvalidRequest, Overloaded, SpeechError
 from app.core.speech import AudioProcessed, RecognitionEvent
 from app.nls.messages import Request, decode, task_failed
 from app.nls.namespaces import NAMESPACES
@@ -47,7 +47,6 @@ from app.nls.status import (
     NAMESPACE_NOT_FOUND,
     SHUTTING_DOWN_TEXT,
     TASK_STATE_ERROR,
-    TOO_MANY_REQUESTS,
     Family,
     ProtocolError,
     Status,
@@ -235,7 +234,7 @@ class Connection:
         self._task = task = kind(request.task_id, appkey, now, self._limits, self._new_id)
         self._last_directive = request.directive
         if self._draining:
-            raise ProtocolError(TOO_MANY_REQUESTS, SHUTTING_DOWN_TEXT)
+            raise Draining(SHUTTING_DOWN_TEXT)
         if not appkey:
             raise InvalidRequest("appkey not set")
         self._authorize(request.token, appkey)
@@ -291,9 +290,10 @@ class Connection:
                 outputs.append(Abandon())
             task.phase = Phase.OVER
         outputs.append(Send(text, not_before=self._text_at + REPLY_DELAY_S))
-        outputs.append(self._close(status))
+        reason = error.reason if isinstance(error, Overloaded) else ""
+        outputs.append(self._close(status, reason))
         return outputs
 
-    def _close(self, status: Status | None = None) -> Close:
+    def _close(self, status: Status | None = None, reason: str = "") -> Close:
         self._closed = True
-        return Close(GOING_AWAY if self._draining else NORMAL_CLOSURE, status)
+        return Close(GOING_AWAY if self._draining else NORMAL_CLOSURE, status, reason)

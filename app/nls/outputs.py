@@ -32,10 +32,11 @@ class SendAudio:
 @dataclass(frozen=True, slots=True)
 class Close:
     """Close the WebSocket after everything before this was sent. ``status``: why, for the log;
-    None where nothing failed."""
+    None where nothing failed. ``reason``: of an Overloaded, what was full."""
 
     code: int
     status: Status | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,16 +134,17 @@ def text_to_speak(values: Values, max_chars: int) -> str:
 
 
 def audio_format(values: Values, formats: Collection[str]) -> str:
-    """The format in lower case, ``pcm`` by default.
+    """The format in lower case, ``pcm`` by default; a dot in front of it is left out.
 
     Raises:
         UnsupportedFormat: it is not in ``formats``.
     """
     given = string(values, "format", "pcm")
-    if given.lower() not in formats:
+    name = given.lower().removeprefix(".")
+    if name not in formats:
         accepted = ", ".join(sorted(formats))
         raise UnsupportedFormat(f"Invalid format {quote(given)}! Accepted: {accepted}.")
-    return given.lower()
+    return name
 
 
 def recognition_rate(values: Values) -> int:

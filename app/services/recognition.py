@@ -9,20 +9,24 @@ second of audio, so it may run on the event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
 
-from app.audio.decode import open_decoder
+from app.audio.decode import check_sample_rate
 from app.audio.gate import NearFieldGate
 from app.audio.pcm import Int16
 from app.audio.resample import Resampler
+from app.audio.sniff import Kind, hinted, what_is
 from app.core import metrics
-from app.core.errors import AudioTooLong
+from app.core.errors import AudioTooLong, SpeechError
 from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
 from app.services.replay import ReplayedRecognition
+from app.services.sources import Source, open_source
+from app.serving.decoding.client import Decoding
 from app.serving.leases import TaskLease, unlimited
 from app.serving.pool import Pool
 
@@ -34,39 +38,53 @@ pieces, with the event loop in between."""
 
 
 class RecognitionTask:
-    """A running task. One coroutine feeds it, another reads its events."""
+    """A running task. One coroutine feeds it, another reads its events. It is the listener of its
+    source (``sources.py``)."""
 
     def __init__(
         self,
         request: RecognitionRequest,
         handle: ReplayedRecognition,
         gate: NearFieldGate | None,
+        open_source: Callable[[Kind, RecognitionTask], Source],
         *,
         log_gate: bool,
     ) -> None:
         self._log_gate = log_gate
         self._request = request
         self._handle = handle
-        self._decoder = open_decoder(request.format, request.sample_rate)
+        self._open_source = open_source
+        self._source: Source | None = None
+        self._head: list[bytes] = []  # messages, until they tell what they are
         self._resampler: Resampler | None = None
         self._gate = gate
-        self._decoded_samples = 0
-        self._counted_samples = 0
+        self._rate = request.sample_rate  # of the decoded samples
+        self._decoded_s = 0.0
+        self._uncounted_samples = 0
         self._counted_gate = (0, 0, 0)  # passed_ms, gated_ms, openings
         self._finished_at: float | None = None
 
+    # The client's bytes
+
     def takes(self, data: bytes) -> bool:
-        """Whether :meth:`feed` may be called with ``data`` now: the worker keeps up, and the piece
-        is small enough for the event loop."""
-        return len(data) <= _CHUNK_BYTES and self._handle.has_credit
+        """Whether :meth:`feed` may be called with ``data`` now: nobody is behind, and the piece is
+        small enough for the event loop."""
+        has_room = self.has_credit if self._source is None else self._source.has_room
+        return len(data) <= _CHUNK_BYTES and has_room
 
     def feed(self, data: bytes) -> None:
-        """More of the client's bytes, cut anywhere; see :meth:`takes`.
+        """More of the client's bytes, cut anywhere (but see ``opus_frames.py``); see :meth:`takes`.
 
         Raises:
             BadAudio: the bytes are not what the format promises, or (AudioTooLong) too many.
         """
-        self._send(self._prepared(self._decoder.feed(data)))
+        if self._source is not None:
+            self._source.feed(data)
+            return
+        self._head.append(data)
+        kind = what_is(b"".join(self._head), self._request.format)
+        if kind is not None:
+            self._begin(kind)
 
     async def feed_all(self, data: bytes) -> None:
         """As :meth:`feed`, for any amount; waits while the worker is behind.
@@ -76,19 +94,74 @@ class RecognitionTask:
             SpeechError: the task has failed.
         """
         for start in range(0, len(data), _CHUNK_BYTES):
-            await self._handle.wait_for_credit()
+            if self._source is None:
+                await self.wait_for_credit()
+            else:
+                await self._source.wait_for_room()
             self.feed(data[start : start + _CHUNK_BYTES])
 
     def finish(self) -> None:
         """No more bytes: the rest is recognised, however short. Raises as :meth:`feed`."""
-        self._send(self._prepared(self._decoder.flush()))
-        if self._resampler is not None:
-            self._send(self._gated(self._resampler.flush()))
+        self._finished_at = time.monotonic()
+        if self._source is None and self._head:
+            self._begin(hinted(self._request.format))
+        if self._source is None:
+            self.ended()
+        else:
+            self._source.finish()
+
+    def _begin(self, kind: Kind) -> None:
+        """The first bytes have told what they are."""
+        self._source = self._open_source(kind, self)
+        head, self._head = self._head, []
+        for data in head:
+            self._source.feed(data)
+
+    # The samples: see Listener
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the worker takes samples now."""
+        return self._handle.has_credit
+
+    async def wait_for_credit(self) -> None:
+        """Wait until it does. Raises SpeechError when the task has failed."""
+        await self._handle.wait_for_credit()
+
+    def heard(self, samples: Int16, sample_rate: int) -> None:
+        """Decoded samples, mono, at ``sample_rate`` (Hz)."""
+        if sample_rate != self._rate:
+            self._end_of_rate()
+            self._rate = sample_rate
+        if self._resampler is None:
+            self._resampler = Resampler(sample_rate, self._handle.sample_rate)
+        self._decoded_s += len(samples) / sample_rate
+        limit_ms = self._request.max_audio_ms
+        # A sample's time is no multiple of a millisecond: exactly the limit is not too long.
+        if limit_ms is not None and self._decoded_s * 1000 > limit_ms + 0.01:
+            raise AudioTooLong(f"more than {limit_ms / 1000:g} s of audio in one task")
+        self._uncounted_samples += len(samples)
+        if self._uncounted_samples >= sample_rate:
+            self._count()  # once a second: a counter costs more than the frame
+        self._send(self._gated(self._resampler.feed(samples)))
+
+    def ended(self) -> None:
+        """There are no more samples."""
+        self._end_of_rate()
         if self._gate is not None:
             self._send(self._gate.flush())
         self._handle.finish()
+
+    def failed(self, error: SpeechError) -> None:
+        """There are none that could be had: :meth:`events` raises ``error``."""
+        self._handle.abort(error)
+
+    def _end_of_rate(self) -> None:
+        """Nothing more comes at this rate: what the resampler still holds is passed on."""
+        if self._resampler is not None:
+            self._send(self._gated(self._resampler.flush()))
+            self._resampler = None
         self._count()
-        self._finished_at = time.monotonic()
 
     def configure(self, max_sentence_silence_ms: int) -> None:
         """Change the end-of-sentence silence of the running task."""
@@ -106,10 +179,12 @@ class RecognitionTask:
         if self._finished_at is not None:
             metrics.FINAL.observe(time.monotonic() - self._finished_at)
 
-    def close(self) -> None:
-        """The task is over, complete or not; the worker forgets it."""
+    async def close(self) -> None:
+        """The task is over, complete or not; the worker forgets it, and nothing runs on."""
         self._handle.cancel()
         self._count()
+        if self._source is not None:
+            await self._source.close()
         if self._log_gate and self._gate is not None and self._gate.gated_ms:
             log.info(
                 "near-field gate",
@@ -118,26 +193,9 @@ class RecognitionTask:
                 passed_ms=self._gate.passed_ms,
             )
 
-    def _prepared(self, samples: Int16) -> Int16:
-        rate = self._decoder.sample_rate
-        if rate is None or not len(samples):
-            return samples
-        self._decoded_samples += len(samples)
-        limit = self._request.max_audio_ms
-        if limit is not None and self._decoded_samples * 1000 > limit * rate:
-            raise AudioTooLong(f"more than {limit / 1000:g} s of audio in one task")
-        if self._decoded_samples - self._counted_samples >= rate:
-            self._count()  # once a second: a counter costs more than the frame
-        if self._resampler is None:
-            self._resampler = Resampler(rate, self._handle.sample_rate)
-        return self._gated(self._resampler.feed(samples))
-
     def _count(self) -> None:
-        new, self._counted_samples = (
-            self._decoded_samples - self._counted_samples,
-            self._decoded_samples,
-        )
-        metrics.AUDIO_IN.inc(new / (self._decoder.sample_rate or self._request.sample_rate))
+        metrics.AUDIO_IN.inc(self._uncounted_samples / self._rate)
+        self._uncounted_samples = 0
         if self._gate is not None:
             gate, (passed_ms, gated_ms, openings) = self._gate, self._counted_gate
             self._counted_gate = (gate.passed_ms, gate.gated_ms, gate.openings)
@@ -156,17 +214,22 @@ class RecognitionTask:
 
 class RecognitionService:
     """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate;
-    ``log_gate``: log how much it took out of each task; ``lease``: each runs under one."""
+    ``log_gate``: log how much it took out of each task; ``max_file_bytes``: of audio that can be
+    decoded only as a whole; ``lease``: each task runs under one."""
 
     def __init__(
         self,
         pool: Pool,
+        decoding: Decoding,
         gate_threshold: float | None,
         *,
         log_gate: bool,
+        max_file_bytes: int,
         lease: TaskLease = unlimited,
     ) -> None:
         self._pool = pool
+        self._decoding = decoding
+        self._max_file_bytes = max_file_bytes
         self._lease = lease
         self._log_gate = log_gate
         self._gate_threshold = gate_threshold
@@ -176,20 +239,28 @@ class RecognitionService:
         """A task that lives as long as the block; leaving it leaves nothing running.
 
         Raises:
-            UnsupportedFormat, UnsupportedSampleRate: see ``app/audio/decode.py``.
+            UnsupportedFormat, UnsupportedSampleRate: see ``sniff.py``, ``decode.py``.
             Overloaded: no replica has room, or the appkey runs as many tasks as it may.
             EngineUnavailable: none is ready.
         """
-        open_decoder(request.format, request.sample_rate)  # refuse before a slot is taken
+        # Refuse before a slot is taken.
+        hinted(request.format)
+        check_sample_rate(request.sample_rate)
         async with self._lease(request.appkey):
             handle = await self._pool.open_recognition(request.options, request.task_id)
             gate = self._new_gate(request)
             stream = ReplayedRecognition(self._pool, request.options, request.task_id, handle)
-            task = RecognitionTask(request, stream, gate, log_gate=self._log_gate)
+            source = partial(self._open_source, request)
+            task = RecognitionTask(request, stream, gate, source, log_gate=self._log_gate)
             try:
                 yield task
             finally:
-                task.close()
+                await task.close()
+
+    def _open_source(
+        self, request: RecognitionRequest, kind: Kind, task: RecognitionTask
+    ) -> Source:
+        return open_source(kind, request, task, self._decoding, self._max_file_bytes)
 
     def _new_gate(self, request: RecognitionRequest) -> NearFieldGate | None:
         if self._gate_threshold is None or not request.near_field_gate:

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from app.audio import prosody
-from app.audio.encode import Encoder, open_encoder
+from app.audio.encode import open_encoder
 from app.audio.pcm import Int16
 from app.audio.resample import Resampler
 from app.core import metrics
@@ -28,7 +28,7 @@ from app.core.errors import EngineLost, EngineUnavailable, InvalidText, Overload
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
 from app.services.continuing import ContinuedSpeech
-from app.services.playback import Playback, shortest_s
+from app.services.playback import Playback, SpeechRate
 from app.serving.handles import SpeechHandle
 from app.serving.leases import TaskLease, unlimited
 from app.serving.pool import Pool
@@ -39,6 +39,9 @@ MAX_SENTENCE_CHARS: Final = 200
 MAX_PIECE_BYTES: Final = 32 * 1024
 """Of one piece of encoded audio; half of what a client's frame may have (nls-protocol.md 1.8)."""
 
+_ENCODED_AT_ONCE: Final = MAX_PIECE_BYTES // 2 - 64
+"""Samples. As PCM they fit into one piece, with a header in front."""
+
 ACCEPTED_TIMEOUT_S: Final = 30.0
 """A sentence of a text that was accepted waits so long for room, it is not refused."""
 
@@ -47,16 +50,17 @@ _ASK_AGAIN_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A checked request."""
+    """A checked request. ``began``: when it came (``time.monotonic``)."""
 
+    began: float
     request: SynthesisRequest
     voice: Voice
     sentences: list[str]
 
 
 class SynthesisService:
-    """Speaks texts. ``threads`` bounds the rate/pitch/volume work that runs at once; each text is
-    spoken under a ``lease``."""
+    """Speaks texts. ``threads`` bounds the rate/pitch/volume and encoding work that runs at once;
+    each text is spoken under a ``lease``."""
 
     def __init__(
         self, pool: Pool, voices: VoiceCatalogue, threads: int, *, lease: TaskLease = unlimited
@@ -64,7 +68,7 @@ class SynthesisService:
         self._pool = pool
         self._lease = lease
         self._voices = voices
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="prosody")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="synthesis")
 
     def check(self, request: SynthesisRequest) -> None:
         """Refuse what can be refused before any work is done (an unknown voice only once an
@@ -80,19 +84,25 @@ class SynthesisService:
             self._voices.resolve(request.voice)
 
     async def speak(self, request: SynthesisRequest) -> AsyncGenerator[bytes, None]:
-        """The audio in the requested format, as it comes, in pieces of at most 32 KiB, none empty.
+        """The audio in the requested format, as it comes, in pieces of at most 32 KiB, none empty;
+        the format's header comes with the first audio, in the same piece.
 
         Close the generator (``aclosing``) to cancel. Raises what :meth:`check` raises, Overloaded
         and EngineUnavailable before the first piece; EngineFailed or DeadlineExceeded at any time.
         """
         plan = await self._plan(request)
-        encoder = open_encoder(request.format, request.sample_rate)
-        header = encoder.header(None)
+        encoding = _Encoding(request, self._executor)
         async with self._lease(request.appkey), aclosing(self._samples(plan)) as samples:
+            header = await encoding.header(None)
             async for block in samples:
-                for piece in _pieces(encoder, block):
-                    yield header + piece
-                    header = b""
+                for start in range(0, len(block), _ENCODED_AT_ONCE):
+                    encoded = await encoding.encode(block[start : start + _ENCODED_AT_ONCE])
+                    if encoded:
+                        for piece in _pieces(header + encoded):
+                            yield piece
+                        header = b""
+            for piece in _pieces(header + await encoding.finish()):
+                yield piece
 
     async def whole(self, request: SynthesisRequest) -> bytes:
         """All of the audio at once, with a header that tells its true length. For short texts.
@@ -100,23 +110,25 @@ class SynthesisService:
         Raises what :meth:`speak` raises.
         """
         plan = await self._plan(request)
-        encoder = open_encoder(request.format, request.sample_rate)
+        encoding = _Encoding(request, self._executor)
         total, encoded = 0, []
         async with self._lease(request.appkey), aclosing(self._samples(plan)) as samples:
             async for block in samples:
                 total += len(block)
-                encoded.append(encoder.encode(block))
-        return encoder.header(total) + b"".join(encoded)
+                encoded.append(await encoding.encode(block))
+            encoded.append(await encoding.finish())
+            return await encoding.header(total) + b"".join(encoded)
 
     def close(self) -> None:
         """Stop the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _plan(self, request: SynthesisRequest) -> _Plan:
+        began = time.monotonic()
         self.check(request)
         await self._pool.wait_ready("tts")
         voice = self._voices.resolve(request.voice)
-        return _Plan(request, voice, _sentences(request.text))
+        return _Plan(began, request, voice, _sentences(request.text))
 
     async def _samples(self, plan: _Plan) -> AsyncGenerator[Int16, None]:
         """All sentences at the requested rate, speed, pitch and volume."""
@@ -125,7 +137,7 @@ class SynthesisService:
             raise EngineUnavailable
         finish = _Finish(plan.request, capabilities, self._executor)
         playback = Playback(plan.request.sample_rate)
-        began: float | None = time.monotonic()
+        began: float | None = plan.began
         async with aclosing(self._spoken(plan, playback)) as pieces:
             async for piece in pieces:
                 samples = await finish.feed(piece)
@@ -147,19 +159,22 @@ class SynthesisService:
         current: ContinuedSpeech | None = self._continued(plan, 0, first, playback)
         upcoming: asyncio.Task[SpeechHandle] | None = None
         last = len(plan.sentences) - 1
+        rate = SpeechRate()
         try:
             for index in range(last + 1):
                 if current is None:
                     assert upcoming is not None
                     current = self._continued(plan, index, await upcoming, playback)
                     upcoming = None
+                began_s = playback.sent_s
                 async with aclosing(current.samples()) as pieces:
                     async for samples in pieces:
                         if upcoming is None and index < last:
-                            upcoming = self._upcoming(plan, index + 1, playback)
+                            upcoming = self._upcoming(plan, index + 1, playback, rate)
                         yield samples
                 if upcoming is None and index < last:
-                    upcoming = self._upcoming(plan, index + 1, playback)
+                    upcoming = self._upcoming(plan, index + 1, playback, rate)
+                rate.spoken(plan.sentences[index], playback.sent_s - began_s)
                 current = None
         finally:
             if current is not None:
@@ -176,10 +191,12 @@ class SynthesisService:
         reopen = partial(self._open_later, plan, index, playback.lead_s)
         return ContinuedSpeech(handle, reopen, plan.request.task_id)
 
-    def _upcoming(self, plan: _Plan, index: int, playback: Playback) -> asyncio.Task[SpeechHandle]:
+    def _upcoming(
+        self, plan: _Plan, index: int, playback: Playback, rate: SpeechRate
+    ) -> asyncio.Task[SpeechHandle]:
         """Ask for a sentence while the one before it, nothing of which was passed on yet, is being
         spoken."""
-        before = shortest_s(plan.sentences[index - 1], plan.request.speed)
+        before = rate.expected_s(plan.sentences[index - 1], plan.request.speed)
         lead_s = partial(playback.lead_s, playback.sent_s + before)
         return asyncio.create_task(self._open_later(plan, index, lead_s))
 
@@ -253,6 +270,35 @@ class _Finish:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
+class _Encoding:
+    """The encoder of one request: PCM at once, formats that take work in a thread.
+
+    Whoever is cancelled just leaves it: nothing but memory is held, and a call that still runs in
+    its thread has the last reference.
+    """
+
+    def __init__(self, request: SynthesisRequest, executor: ThreadPoolExecutor) -> None:
+        self._encoder = open_encoder(request.format, request.sample_rate)
+        self._executor = executor
+
+    async def header(self, total_samples: int | None) -> bytes:
+        """See :class:`app.audio.encode.Encoder`."""
+        return await self._done(partial(self._encoder.header, total_samples))
+
+    async def encode(self, samples: Int16) -> bytes:
+        """See :class:`app.audio.encode.Encoder`."""
+        return await self._done(partial(self._encoder.encode, samples))
+
+    async def finish(self) -> bytes:
+        """See :class:`app.audio.encode.Encoder`."""
+        return await self._done(self._encoder.finish)
+
+    async def _done(self, work: Callable[[], bytes]) -> bytes:
+        if not self._encoder.blocking:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
 def _sentences(text: str) -> list[str]:
     sentences = split_sentences(text, MAX_SENTENCE_CHARS)
     if not any(character.isalnum() for sentence in sentences for character in sentence):
@@ -260,8 +306,8 @@ def _sentences(text: str) -> list[str]:
     return sentences
 
 
-def _pieces(encoder: Encoder, samples: Int16) -> list[bytes]:
-    """Encoded pieces, none empty, each at most ``MAX_PIECE_BYTES`` with a header in front."""
-    size = MAX_PIECE_BYTES // 2 - 64
-    encoded = (encoder.encode(samples[i : i + size]) for i in range(0, len(samples), size))
-    return [piece for piece in encoded if piece]
+def _pieces(encoded: bytes) -> list[bytes]:
+    """In pieces of at most ``MAX_PIECE_BYTES``, none empty."""
+    if 0 < len(encoded) <= MAX_PIECE_BYTES:
+        return [encoded]  # nearly always; also spares a copy
+    return [encoded[i : i + MAX_PIECE_BYTES] for i in range(0, len(encoded), MAX_PIECE_BYTES)]

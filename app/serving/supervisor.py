@@ -17,13 +17,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from pydantic import SecretStr
 
 from app.core.config import Config, ConfigError
 from app.core.errors import EngineNotUsable
+from app.core.speech import Role
 from app.engines import registry
 from app.serving import certificate
 from app.serving.children import Child, ChildSpec, StartFailed
@@ -69,6 +70,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self.workers: list[Child] = []
         self.apis: list[Child] = []
+        self.decoders: list[Child] = []
         self.port = config.port
         self._metrics = Path()
         self._quota_socket = Path()
@@ -115,7 +117,8 @@ class Supervisor:
             ]
             self.port = listeners[0].getsockname()[1]
             replicas = self._make_workers(folder, stack)
-            self._make_apis(listeners, replicas)
+            decoding = self._make_decoder(folder, stack)
+            self._make_apis(listeners, replicas, decoding)
             rolling = Rolling(self.workers, self._config.drain_timeout_seconds)
             try:
                 async with (
@@ -134,6 +137,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as group:
             children = [*self.workers, *self.apis]
             keeping = [group.create_task(child.keep()) for child in children]
+            keeping.append(group.create_task(self._keep_decoder()))
             announcing = group.create_task(self._tell_ready())
             showing = [group.create_task(self._show_ready(child)) for child in self.workers]
             try:
@@ -149,7 +153,7 @@ class Supervisor:
                         listener.close()
                 drain_s = self._config.drain_delay_seconds + self._config.drain_timeout_seconds
                 await _stop_all(self.apis, drain_s + STOP_GRACE_S)
-                await _stop_all(self.workers, STOP_GRACE_S)
+                await _stop_all([*self.workers, *self.decoders], STOP_GRACE_S)
                 for task in keeping:
                     task.cancel()
 
@@ -183,19 +187,17 @@ class Supervisor:
 
     def _make_workers(self, folder: Path, stack: contextlib.ExitStack) -> list[dict[str, str]]:
         replicas = []
-        for role, devices in (
-            ("asr", self._config.asr_devices()),
-            ("tts", self._config.tts_devices()),
-        ):
+        roles: dict[Role, list[str]] = {
+            "asr": self._config.asr_devices(),
+            "tts": self._config.tts_devices(),
+        }
+        for role, devices in roles.items():
             engine = self._choose(role)
             if engine is None:
                 continue
             for index, device in enumerate(devices):
                 name, path = f"{role}-{index}", str(folder / f"{role}-{index}.sock")
-                listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-                listener.bind(path)
-                listener.listen(_UNIX_BACKLOG)
-                listener.setblocking(False)
+                listener = _unix_listener(path, stack)
                 self.workers.append(self._worker(name, role, engine, device, listener))
                 replicas.append({"name": name, "role": role, "path": path})
         if not replicas:
@@ -205,7 +207,7 @@ class Supervisor:
             )
         return replicas
 
-    def _choose(self, role: Any) -> str | None:
+    def _choose(self, role: Role) -> str | None:
         wanted = self._config.asr_engine if role == "asr" else self._config.tts_engine
         try:
             return registry.choose(wanted, role)
@@ -240,8 +242,34 @@ class Supervisor:
         }
         return self._child(ChildSpec(name, "app.serving.worker", config, [listener], environment))
 
+    def _make_decoder(self, folder: Path, stack: contextlib.ExitStack) -> str:
+        """The decode process; returns the path of its socket."""
+        files, path = folder / "files", str(folder / "decode.sock")
+        files.mkdir()
+        config = {
+            "name": "decode",
+            "folder": str(files),
+            "threads": self._config.inference_threads(),
+            "wall_s": self._config.max_decode_seconds,
+            "log_level": self._config.log_level,
+            "metrics": str(self._metrics),
+        }
+        spec = ChildSpec("decode", "app.serving.decoding", config, [_unix_listener(path, stack)])
+        self.decoders.append(self._child(spec))
+        return path
+
+    async def _keep_decoder(self) -> None:
+        """Not before the others: the first tasks do not need it, and it would slow them down."""
+        for child in [*self.workers, *self.apis]:
+            await child.ready.wait()
+        for child in self.decoders:
+            await child.keep()
+
     def _make_apis(
-        self, listeners: Sequence[socket.socket], replicas: list[dict[str, str]]
+        self,
+        listeners: Sequence[socket.socket],
+        replicas: list[dict[str, str]],
+        decoding: str,
     ) -> None:
         settings = {name: _plain(value) for name, value in self._config}
         for index, listener in enumerate(listeners):
@@ -250,6 +278,7 @@ class Supervisor:
                 "name": name,
                 "settings": settings,
                 "replicas": replicas,
+                "decoding": decoding,
                 "metrics": str(self._metrics),
                 "quota": str(self._quota_socket),
             }
@@ -262,14 +291,15 @@ class Supervisor:
             self._config.hang_timeout_seconds,
             self._emit_line,
         )
-        child.on_restart = self._count_restart
+        child.on_restart = self._replaced
         return child
 
-    def _count_restart(self, name: str) -> None:
+    def _replaced(self, name: str, planned: bool) -> None:
+        """A process has ended, and another is about to be started in its place."""
         # Imported here: it looks for its folder in the environment, and costs the start time.
         from app.core import metrics
 
-        metrics.RESTARTS.labels(name).inc()
+        metrics.RESTARTS.labels(name, str(planned).lower()).inc()
         if (gone := self._gone.get(name)) is not None:
             gone.set()
         metrics.forget_process(name, self._metrics)
@@ -309,6 +339,14 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def _unix_listener(path: str, stack: contextlib.ExitStack) -> socket.socket:
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(path)
+    listener.listen(_UNIX_BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 async def _stop_all(children: list[Child], grace_s: float) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.decoded import decoded
 from tests.support.live import live_server
 from tests.support.process import serving
-from tests.support.sound import joined, silence, tone
+from tests.support.sound import joined, main_frequency, silence, tone
 
 HERE = Path(__file__).parent / "node"
 NODE = shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")
@@ -46,6 +47,7 @@ def named(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [event["message"]["payload"] for event in events if event["event"] == name]
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_it_transcribes_recognises_and_synthesises(tmp_path: Path, workers: str) -> None:
     two, one = tmp_path / "two.pcm", tmp_path / "one.pcm"
@@ -69,6 +71,18 @@ async def test_it_transcribes_recognises_and_synthesises(tmp_path: Path, workers
     (completed,) = named(recognised, "completed")
     assert completed["result"] == "heard 1000 ms"
     assert synthesised[-1] == {"event": "audio", "bytes": 44 + 32_000}
+
+
+@pytest.mark.parametrize("format", ["pcm", "mp3", "opus", "opu", "aac", "flac"])
+async def test_it_gets_every_format(tmp_path: Path, format: str) -> None:
+    file = tmp_path / "audio"
+    async with live_server(tmp_path) as live:
+        code, events, errors = await node("synthesize", live.ws, "any", "hello", format, str(file))
+    assert (code, errors) == (0, "")
+    audio, rate = decoded(format, file.read_bytes(), 16_000)
+    assert events[-1] == {"event": "audio", "bytes": file.stat().st_size}
+    assert 1.0 <= len(audio) / rate < 1.13
+    assert abs(main_frequency(audio[rate // 4 : -rate // 4], rate) - 280) < 2
 
 
 async def test_a_wrong_token_is_refused_at_the_handshake(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.support.rawsocket import BINARY, RawSocket, start, stop
 from tests.support.sound import Int16, joined, silence, tone
 
 pytestmark = [
+    pytest.mark.own_workers,
     pytest.mark.xdist_group("processes"),  # real processes: one test of them at a time
     pytest.mark.timeout(180),
 ]

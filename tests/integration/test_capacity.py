@@ -124,6 +124,7 @@ async def test_a_rest_request_is_refused_as_well(tmp_path: Path) -> None:
 # Real processes
 
 
+@pytest.mark.own_workers
 @pytest.mark.xdist_group("processes")
 async def test_two_processes_share_ten_places(tmp_path: Path) -> None:
     settings = {"WORKERS": "2", "MAX_STREAMS": str(CAPACITY), "ASR_GPUS": "cpu"}

@@ -333,6 +333,7 @@ async def _both(url: str) -> AsyncIterator[tuple[RecognitionTask, SynthesisTask]
         yield hears, speaks
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_sigterm_lets_running_tasks_complete(tmp_path: Path, workers: str) -> None:
     async with (
@@ -390,6 +391,7 @@ async def test_sigterm_with_a_short_timeout_delivers_the_open_sentence(tmp_path:
     assert "client disconnected" not in log
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_new_clients_are_refused_and_not_left_waiting(tmp_path: Path, workers: str) -> None:
     async with (

@@ -25,6 +25,7 @@ import onnxruntime  # type: ignore[import-untyped]  # the package has no py.type
 import pytest
 
 from app.api import rest_asr
+from app.audio.encode_packets import PacketEncoder
 from app.audio.prosody import Prosody
 from app.audio.resample import Resampler
 from app.client.nls import NlsClient
@@ -65,6 +66,11 @@ SPEECH_OPTIONS: list[dict[str, Any]] = [
     {"speech_rate": 300},
     {"pitch_rate": -300, "volume": 80, "sample_rate": 8_000},
     {"format": "wav", "volume": 10, "sample_rate": 48_000},
+    {"format": "mp3"},
+    {"format": "aac", "sample_rate": 8_000},
+    {"format": "flac", "sample_rate": 24_000},
+    {"format": "opus", "sample_rate": 22_050},
+    {"format": "opu"},
 ]
 
 
@@ -271,11 +277,14 @@ async def _load(live: Live) -> None:
     speech = joined(tone(500), silence(900), _spoken("hello"))
 
     async def rest() -> None:
-        async with httpx.AsyncClient(base_url=live.http, verify=False) as http:
+        async with httpx.AsyncClient(base_url=live.http, verify=False, timeout=60) as http:
             for answer in (
                 await http.post("/stream/v1/asr", content=speech.tobytes()),
                 await http.get("/stream/v1/tts", params={"text": "room 7", "speech_rate": 100}),
                 await http.post("/stream/v1/tts", json={"text": "1 " * 200, "format": "wav"}),
+                await http.post("/stream/v1/tts", json={"text": "1 " * 200, "format": "opus"}),
+                await http.get("/stream/v1/tts", params={"text": "room 7", "format": "mp3"}),
+                await http.get("/stream/v1/tts", params={"text": "room 7", "format": "flac"}),
                 await http.post("/stream/v1/tts/voices/refresh"),
                 await http.get("/stream/v1/tts/voices/info"),
                 await http.get("/stream/v1/asr/models"),
@@ -305,6 +314,8 @@ async def test_models_grammars_and_filters_have_threads(
     for owner, name in (
         (Prosody, "feed"),
         (Prosody, "flush"),
+        (PacketEncoder, "feed"),
+        (PacketEncoder, "flush"),
         (Normalizer, "normalize"),
         (VoiceCatalogue, "refresh"),
         (Aliases, "refresh"),
@@ -319,6 +330,8 @@ async def test_models_grammars_and_filters_have_threads(
         threading.get_ident(),
         "Prosody.feed",
         "Prosody.flush",
+        "PacketEncoder.feed",
+        "PacketEncoder.flush",
         "Normalizer.normalize",
         "VoiceCatalogue.refresh",
         "Aliases.refresh",
@@ -432,7 +445,7 @@ async def _hurried(live: Live) -> None:
     def cut(size: int) -> list[bytes]:
         return [minute[start : start + size] for start in range(0, len(minute), size)]
 
-    async with httpx.AsyncClient(base_url=live.http) as http:
+    async with httpx.AsyncClient(base_url=live.http, timeout=60) as http:
         await asyncio.gather(
             *(client.transcribe(cut(size)) for size in (1_000_000, 64_000, 3_200, 320)),
             *(client.synthesize("a" * 900, sample_rate=48_000) for _ in range(4)),

@@ -8,7 +8,7 @@ import json
 import logging
 import struct
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 import structlog
 
+from app.api import nls_ws
 from app.client.errors import NlsTaskFailed
 from app.client.nls import NlsClient
 from app.engines.fake.options import FakeOptions
 from app.engines.fake.recognizer import FakeRecognizer
 from app.engines.fake.synthesizer import FakeSynthesizer
+from app.nls.connection import Connection
+from app.nls.outputs import Output
 from app.serving.handles import RecognitionHandle, SpeechHandle
 from app.serving.worker.server import WorkerServer
 from tests.support.live import Live, live_server
@@ -50,6 +53,7 @@ from tests.support.sound import joined, silence, tone
 
 OTHER_ID = "f" * 32
 MAX_MESSAGE = 100_000
+IDLE_S = 0.1
 
 
 @pytest.fixture(autouse=True)
@@ -285,10 +289,10 @@ async def test_audio_far_faster_than_real_time_is_processed_whole(tmp_path: Path
         (b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0\x01\0data\0\0\0\0", 40000009),
         # Two junk chunks that end beyond what a header may take.
         (b"RIFF\0\0\0\0WAVEjunk\0\x80\0\0" + bytes(0x8000) + b"junk\0\x80\0\0", 40000009),
-        (wav_header(bits=8), 40000009),
+        (wav_header(bits=12) + bytes(100), 40000009),
         (wav_header(rate=1), 41010101),
     ],
-    ids=["no format", "endless format", "short format", "endless header", "8 bits", "1 Hz"],
+    ids=["no format", "endless format", "short format", "endless header", "12 bits", "1 Hz"],
 )
 async def test_a_broken_wav_header_fails_its_task_only(
     tmp_path: Path, namespace: str, data: bytes, status: int
@@ -582,27 +586,52 @@ async def test_pings_are_no_audio(tmp_path: Path) -> None:
         await client.expect("TranscriptionStarted")
         pongs = 0
         await client.send(frame(PING, b"x"))
-        while (await client.frame()).opcode == PONG:
+        while (got := await client.frame()).opcode == PONG:
             pongs += 1
             await asyncio.sleep(0.02)
             await client.send(frame(PING, b"x"))
-        assert pongs
+    assert pongs
+    assert got.opcode == TEXT
+    assert json.loads(got.payload)["header"]["status"] == 40000004
 
 
-async def test_the_time_between_tasks_is_not_idle(tmp_path: Path) -> None:
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """The clocks of the connections look all the time, whatever the next deadline. Waits until
+    they have looked after the idle timeout."""
+    arm, tick, looked_at = nls_ws._Driver._arm, Connection.tick, 0.0
+
+    def look(self: Connection, now: float) -> list[Output]:
+        nonlocal looked_at
+        looked_at = now
+        return tick(self, now)
+
+    monkeypatch.setattr(nls_ws._Driver, "_arm", lambda self, wait_s: arm(self, min(wait_s, 0.01)))
+    monkeypatch.setattr(Connection, "tick", look)
+
+    async def outlast_idle_timeout() -> None:
+        idle_at = nls_ws._Driver.now() + IDLE_S
+        await until(lambda: looked_at > idle_at)
+
+    return outlast_idle_timeout
+
+
+async def test_the_time_between_tasks_is_not_idle(
+    tmp_path: Path, watchful: Callable[[], Awaitable[None]]
+) -> None:
     """Nor the time before the first, nor while the client waits for the server."""
     async with (
-        held_engines(tmp_path, idle_timeout_seconds=0.1) as (live, hold),
+        held_engines(tmp_path, idle_timeout_seconds=IDLE_S) as (live, hold),
         opened(live) as client,
     ):
-        await asyncio.sleep(0.3)
+        await watchful()
         await client.text(start())
         await client.expect("TranscriptionStarted")
         await client.text(stop())
-        await asyncio.sleep(0.3)
+        await watchful()
         hold.set()
         await client.expect("TranscriptionCompleted")
-        await asyncio.sleep(0.3)
+        await watchful()
         await whole_task(client, "SpeechTranscriber")
 
 

@@ -199,12 +199,14 @@ async def test_what_cannot_be_counted_is_refused(
             assert (await http.get("/stream/v1/tts", params={"text": "ab"})).status_code == 503
 
 
+@pytest.mark.own_workers
 @pytest.mark.xdist_group("processes")  # real processes: one at a time
 async def test_a_killed_api_process_frees_its_places(tmp_path: Path) -> None:
     async def start(held: AsyncExitStack, url: str) -> None:
         await held.enter_async_context(NlsClient(url, appkey=BUSY).transcriber())
 
-    async with serving(tmp_path, MAX_TASKS_PER_APPKEY="2") as served, AsyncExitStack() as held:
+    settings = {"WORKERS": "1", "MAX_TASKS_PER_APPKEY": "2"}
+    async with serving(tmp_path, **settings) as served, AsyncExitStack() as held:
         await start(held, served.ws)
         await start(held, served.ws)
         assert (await refusal(served.ws)).code == 40000005
@@ -254,6 +256,8 @@ async def test_one_connection_too_many_is_refused_before_it_is_open(tmp_path: Pa
             client.abort(reset=False)
     warnings = [entry for entry in entries if entry["event"] == "connections refused"]
     assert len(warnings) == 1  # not one for each
+    assert warnings[0]["refused"] == 1
+    assert warnings[0]["reason"] == "connections"
 
 
 async def test_a_wrong_token_is_told_so_also_where_there_is_no_room(tmp_path: Path) -> None:

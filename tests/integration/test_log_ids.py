@@ -64,9 +64,9 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
         noted(task._request.task_id)
         feed(task, data)
 
-    def talking_close(task: RecognitionTask) -> None:
+    async def talking_close(task: RecognitionTask) -> None:
         noted(task._request.task_id)
-        close(task)
+        await close(task)
 
     async def talking_events(task: RecognitionTask) -> AsyncGenerator[Any, None]:
         async for event in events(task):

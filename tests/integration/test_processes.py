@@ -24,6 +24,7 @@ async def heard(url: str, ms: int) -> str:
     return str(next(e for e in events if e.name == "SentenceEnd").payload["result"])
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_serve_hears_and_speaks_and_ends_without_a_trace(
     tmp_path: Path, workers: str
@@ -43,6 +44,7 @@ async def test_serve_hears_and_speaks_and_ends_without_a_trace(
     assert "Traceback" not in log
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_killed_process_is_replaced(tmp_path: Path, workers: str) -> None:
     async with serving(tmp_path, WORKERS=workers) as served:
@@ -59,6 +61,7 @@ async def test_a_killed_process_is_replaced(tmp_path: Path, workers: str) -> Non
             first.wait(30)  # reaped: a zombie still counts as running
 
 
+@pytest.mark.own_workers
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_children_do_not_outlive_a_killed_supervisor(tmp_path: Path, workers: str) -> None:
     async with serving(tmp_path, WORKERS=workers) as served:

@@ -24,6 +24,7 @@ from app.core.speech import Role
 from app.engines import registry
 from app.engines.base import Recognizer, Synthesizer
 from app.main import build_drain, running_app
+from app.serving.decoding.server import DecodeServer
 from app.serving.quota import Quota, counting
 from app.serving.replica import Replica
 from app.serving.worker.server import WorkerServer
@@ -57,6 +58,7 @@ class Live:
     port: int
     workers: list[WorkerServer] = field(default_factory=list)
     sockets: list[tuple[str, Role, str]] = field(default_factory=list)
+    decoder: DecodeServer | None = None
     apis: list[tuple[Drain, Server]] = field(default_factory=list)
     quota: Quota | None = None
     """Where the tasks of an appkey are limited."""
@@ -139,6 +141,7 @@ async def live_server(
                 speaker = _synthesizer(tts, fake) if isinstance(tts, str) else tts
                 worker = WorkerServer(f"tts-{index}", "test", "cpu", synthesizer=speaker)
                 serving.append(_host(group, live, worker, folder))
+        serving.append(_host_decoder(group, live, folder, config.max_decode_seconds))
         quota = folder / "quota.sock"
         live.quota = await stack.enter_async_context(counting(quota, config.max_tasks_per_appkey))
         servers = [await _serve(stack, group, live, config, quota) for _ in range(count)]
@@ -152,6 +155,18 @@ async def live_server(
                 task.cancel()
 
 
+def _host_decoder(
+    group: asyncio.TaskGroup, live: Live, folder: Path, wall_s: float
+) -> asyncio.Task[None]:
+    (folder / "files").mkdir(exist_ok=True)
+    live.decoder = DecodeServer(folder / "files", threads=2, wall_s=wall_s)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "decode.sock"))
+    listener.listen(8)
+    listener.setblocking(False)
+    return group.create_task(live.decoder.serve(listener))
+
+
 async def _serve(
     stack: AsyncExitStack, group: asyncio.TaskGroup, live: Live, config: Config, quota: Path
 ) -> tuple[Server, asyncio.Task[None]]:
@@ -159,7 +174,9 @@ async def _serve(
     replicas = [Replica(name, role, path) for name, role, path in live.sockets]
     drain = build_drain(config)
     app = await stack.enter_async_context(
-        running_app(config, replicas, drain, quota_socket=str(quota))
+        running_app(
+            config, replicas, drain, str(quota.parent / "decode.sock"), quota_socket=str(quota)
+        )
     )
     for replica in replicas:
         await asyncio.wait_for(replica.ready.wait(), 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.server import launch
 from tests.support.rawsocket import RawSocket, handshake
@@ -71,13 +74,15 @@ class Served:
 
 @asynccontextmanager
 async def serving(folder: Path, **environment: str) -> AsyncIterator[Served]:
-    """Serve on a free port with the fake engines, unless ``environment`` says otherwise."""
+    """Serve on a free port with the fake engines and, as the tests with ``live_server``, with the
+    WORKERS of our environment, unless ``environment`` says otherwise."""
     log_file = folder / "funspeech.log"
     variables = {
         "HOST": "127.0.0.1",
         "PORT": "0",
         "ASR_ENGINE": "fake",
         "TTS_ENGINE": "fake",
+        "WORKERS": os.environ.get("WORKERS", "1"),
         "LOG_FILE": str(log_file),
         "VOICES_DIR": str(folder / "voices"),
         "DATA_DIR": str(folder / "data"),
@@ -107,6 +112,19 @@ async def serving(folder: Path, **environment: str) -> AsyncIterator[Served]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def counted(served: Served, name: str, token: str = "") -> float:
+    """What ``/metrics`` says of a counter, all its labels together."""
+    async with httpx.AsyncClient(base_url=served.http, timeout=30) as http:
+        answer = await http.get("/metrics", headers={"X-NLS-Token": token})
+    assert answer.status_code == 200
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name == f"funspeech_{name}"
+    )
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

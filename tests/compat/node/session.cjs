@@ -1,12 +1,12 @@
 // Drives the official Node SDK and prints what it reported, one JSON line per event.
 // Usage: node session.cjs transcribe|recognize URL TOKEN PCM_FILE
-//        node session.cjs synthesize URL TOKEN TEXT
+//        node session.cjs synthesize URL TOKEN TEXT [FORMAT FILE]
 "use strict"
 
 const fs = require("fs")
 const Nls = require("alibabacloud-nls")
 
-const [mode, url, token, argument] = process.argv.slice(2)
+const [mode, url, token, argument, format, file] = process.argv.slice(2)
 const config = { url, appkey: "demo-appkey", token }
 
 function say(event, message) {
@@ -33,12 +33,15 @@ async function recognise(task, events) {
 }
 
 async function synthesise(task) {
-  let bytes = 0
+  const pieces = []
   report(task, ["meta", "completed", "failed"])
-  task.on("data", (data) => { bytes += data.length })
+  task.on("data", (data) => { pieces.push(Buffer.from(data)) })
   const params = task.defaultStartParams("xiaoyun")
+  if (format) params.format = format
   await task.start({ ...params, text: argument }, true, 6000)
-  console.log(JSON.stringify({ event: "audio", bytes }))
+  const audio = Buffer.concat(pieces)
+  if (file) fs.writeFileSync(file, audio)
+  console.log(JSON.stringify({ event: "audio", bytes: audio.length }))
 }
 
 const modes = {

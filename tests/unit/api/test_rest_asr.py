@@ -99,7 +99,7 @@ async def test_silence_is_an_empty_result(world: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "http_status", "code", "text"),
     [
-        ({"format": "wma"}, 400, 41010100, "Invalid format 'wma'"),
+        ({"format": "midi"}, 400, 41010100, "Invalid format 'midi'"),
         ({"sample_rate": "7999"}, 400, 41010101, "Invalid sample_rate 7999"),
         ({"sample_rate": "fast"}, 400, 40000003, "Invalid sample_rate"),
         ({"enable_punctuation_prediction": "perhaps"}, 400, 40000003, "expected true or false"),

@@ -179,8 +179,7 @@ async def test_unknown_voice(world: Any, method: str, voice: str) -> None:
 async def test_error_before_the_first_audio_is_json(
     world: Any, text: str, error: Exception, http_status: int, code: int
 ) -> None:
-    # Piece 0 is a WAV header: the engine has not given anything yet.
-    world.synthesis.error, world.synthesis.error_after = error, 1
+    world.synthesis.error, world.synthesis.error_after = error, 0
     async with world.client() as client:
         answer = await client.post(URL, json={"text": text})
     assert (answer.status_code, answer.json()["status"]) == (http_status, code)

@@ -279,7 +279,10 @@ async def test_a_websocket_is_not_cut_off_for_its_head(
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.1)
     async with live(echo) as port:
         reader, writer = await _open(port)
-        await asyncio.sleep(0.3)
+        # Another one, which came later, and is cut off.
+        silent, its_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await silent.read() == b""
+        its_writer.close()
         writer.write(_frame(0x2, b"still here"))
         assert (await reader.readexactly(12))[2:] == b"still here"
         writer.close()

@@ -133,10 +133,10 @@ def test_nothing_at_all() -> None:
 @pytest.mark.parametrize(
     ("stream", "error", "text"),
     [
-        (wav_of(codec=7, bits=8), BadAudio, "16-bit PCM"),
-        (wav_of(codec=3, bits=32), BadAudio, "16-bit PCM"),
-        (wav_of(bits=24), BadAudio, "16-bit PCM"),
-        (wav_of(bits=8), BadAudio, "16-bit PCM"),
+        (wav_of(codec=17, bits=4), BadAudio, "16-bit PCM"),
+        (wav_of(codec=7, bits=16), BadAudio, "16-bit PCM"),
+        (wav_of(codec=3, bits=16), BadAudio, "16-bit PCM"),
+        (wav_of(bits=12), BadAudio, "16-bit PCM"),
         (wav_of(channels=0), BadAudio, "Channels"),
         (wav_of(channels=65), BadAudio, "Channels"),
         (wav_of(rate=7_999), UnsupportedSampleRate, "8000"),

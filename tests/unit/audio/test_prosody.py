@@ -7,6 +7,7 @@ import pytest
 from app.audio import prosody
 from app.audio.pcm import Int16
 from app.audio.prosody import Prosody, apply_volume, needed
+from app.nls.parameters import rate_factor, volume_factor
 
 RATE = 22_050
 
@@ -33,6 +34,59 @@ def test_duration_and_pitch_are_what_was_asked_for(speed: float, pitch: float) -
     assert out.dtype == np.int16
     assert out.size == round(2 * RATE / speed)
     assert frequency(out) == pytest.approx(220 * pitch, abs=2)
+
+
+def voice(rate: int, hz: float = 120.0, level: float = 16_000, seconds: float = 2.0) -> Int16:
+    """A low voice: many harmonics."""
+    t = np.arange(round(rate * seconds)) / rate
+    wave = sum(np.sin(2 * np.pi * hz * k * t + k) / k for k in range(1, 20) if hz * k < rate / 2)
+    scaled: Int16 = (level * wave / np.abs(wave).max()).astype(np.int16)
+    return scaled
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+@pytest.mark.parametrize("speech_rate", [-500, 150, 500])
+@pytest.mark.parametrize("pitch_rate", [-500, 0, 300, 500])
+def test_nls_rates_of_a_voice(rate: int, speech_rate: int, pitch_rate: int) -> None:
+    """Within 1 % of the duration and 2 Hz of the pitch."""
+    speed, pitch = rate_factor(speech_rate), rate_factor(pitch_rate)
+    out = run(Prosody(rate, speed, pitch, 1.0), voice(rate), rate // 10)
+    assert out.size / rate == pytest.approx(2 / speed, rel=0.01)
+    inner = out[rate // 8 : -rate // 8]
+    spectrum = np.abs(np.fft.rfft(inner * np.hanning(inner.size), 1 << 19))
+    hz = np.arange(spectrum.size) * rate / (1 << 19)
+    near = (hz > 0.8 * 120 * pitch) & (hz < 1.2 * 120 * pitch)
+    assert float(hz[near][np.argmax(spectrum[near])]) == pytest.approx(120 * pitch, abs=2)
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [(1.3, 1.0, 1.0), (1.0, 1.2, 1.0), (0.7, 0.8, 2.0), (1.0, 1.0, 2.0), (1.0, 1.0, 0.3)],
+)
+def test_random_pieces_are_the_whole(factors: tuple[float, float, float]) -> None:
+    samples = voice(RATE, level=30_000)
+    whole = run(Prosody(RATE, *factors), samples, samples.size)
+    rng = np.random.default_rng(4)
+    chain, parts, start = Prosody(RATE, *factors), [], 0
+    while start < samples.size:
+        size = int(rng.integers(1, RATE // 5))
+        parts.append(chain.feed(samples[start : start + size]))
+        start += size
+    assert np.array_equal(np.concatenate([*parts, chain.flush()]), whole)
+
+
+@pytest.mark.parametrize("volume", [0, 1, 10, 25, 49, 50, 51, 60, 75, 90, 99, 100])
+@pytest.mark.parametrize("level", [9_000, 32_600])
+def test_no_nls_volume_clips(volume: int, level: int) -> None:
+    """What was below full scale stays there, and what fits is scaled exactly."""
+    factor = volume_factor(volume)
+    samples = voice(RATE, level=level)
+    out = run(Prosody(RATE, 1.0, 1.0, factor), samples)
+    peak = int(np.abs(out.astype(int)).max())
+    assert peak <= 32_600
+    assert out.size == samples.size
+    if level * factor < 30_000:
+        assert np.abs(out - samples * factor).max() <= 2
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])

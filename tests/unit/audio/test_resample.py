@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from app.audio.pcm import Int16
 from app.audio.resample import Quality, Resampler
 
-RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000]
+RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 
 
 def tone(rate: int, seconds: float, hz: float = 440.0) -> Int16:
@@ -42,6 +42,30 @@ def test_result_does_not_depend_on_the_split(step: int, in_rate: int) -> None:
     samples = np.random.default_rng(1).integers(-9_000, 9_000, 6_000).astype(np.int16)
     whole = run(Resampler(in_rate, 16_000), samples, samples.size)
     assert np.array_equal(run(Resampler(in_rate, 16_000), samples, step), whole)
+
+
+@pytest.mark.parametrize("out_rate", RATES)
+@pytest.mark.parametrize("in_rate", RATES)
+def test_random_pieces_of_a_sine_are_the_whole_and_the_ideal_one(
+    in_rate: int, out_rate: int
+) -> None:
+    """The same samples, however they are cut; and at most 2 steps of int16 from the ideal sine,
+    but for the first and last 100 ms."""
+    t = np.arange(2 * in_rate) / in_rate
+    samples = np.rint(20_000 * np.sin(2 * np.pi * 1_000 * t)).astype(np.int16)
+    whole = run(Resampler(in_rate, out_rate), samples, samples.size)
+    rng = np.random.default_rng(in_rate + out_rate)
+    for longest in (50, in_rate // 5):
+        resampler, parts, start = Resampler(in_rate, out_rate), [], 0
+        while start < samples.size:
+            size = int(rng.integers(1, longest))
+            parts.append(resampler.feed(samples[start : start + size]))
+            start += size
+        assert np.array_equal(np.concatenate([*parts, resampler.flush()]), whole)
+    assert whole.size == 2 * out_rate
+    ideal = 20_000 * np.sin(2 * np.pi * 1_000 * np.arange(whole.size) / out_rate)
+    inner = slice(out_rate // 10, -out_rate // 10)
+    assert np.abs(whole - ideal)[inner].max() <= 2
 
 
 @pytest.mark.parametrize("quality", ["LQ", "HQ"])

@@ -38,12 +38,12 @@ def test_python_m_app_is_the_command() -> None:
 def test_help_names_every_command() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
-    for command in ("serve", "transcribe", "say", "voices", "doctor"):
+    for command in ("serve", "transcribe", "say", "levels", "voices", "doctor"):
         assert f"  {command} " in result.output
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["transcribe"], ["say"], ["voices"], ["doctor"]]
+    "command", [[], ["serve"], ["transcribe"], ["say"], ["levels"], ["voices"], ["doctor"]]
 )
 def test_h_is_help(command: list[str]) -> None:
     short, long = (CliRunner().invoke(cli, [*command, option]) for option in ("-h", "--help"))

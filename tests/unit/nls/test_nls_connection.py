@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from app.core.errors import Overloaded
+from app.core.errors import EngineFailed, Overloaded, StreamsFull
 from app.core.speech import AudioProcessed, SentenceBegan, SentenceEnded, Word
 from app.nls.connection import Connection
 from app.nls.namespaces import NAMESPACES
@@ -24,7 +24,7 @@ STARTS = {
 class Client:
     """A connection with a client that sends well-formed messages."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, draining: bool = False) -> None:
         ids = count(1)
         self.seen: list[tuple[str | None, str | None]] = []
         self.connection = Connection(
@@ -32,6 +32,7 @@ class Client:
             new_id=lambda: f"{next(ids):032x}",
             limits=limits or Limits(),
             now=100.0,
+            draining=draining,
         )
 
     def say(
@@ -106,11 +107,27 @@ def test_log_properties() -> None:
     client.start("SpeechRecognizer", 110)
     assert (connection.task_id, connection.namespace) == ("a" * 32, "SpeechRecognizer")
     assert connection.active
-    outputs = connection.failed(Overloaded(), 111)
+    outputs = connection.failed(StreamsFull(), 111)
     assert isinstance(outputs[-1], Close)
+    assert outputs[-1].reason == "streams"
     assert outputs[-1].status is not None
     assert outputs[-1].status.reason == "TOO_MANY_REQUESTS"
     assert (connection.task_id, connection.active, connection.closed) == ("a" * 32, False, True)
+
+
+def test_a_start_while_the_server_ends_is_refused_for_that_reason() -> None:
+    outputs = Client(draining=True).start("SpeechTranscriber", 110)
+    assert status(outputs) == 40000005
+    assert isinstance(outputs[-1], Close)
+    assert (outputs[-1].code, outputs[-1].reason) == (1001, "draining")
+
+
+def test_other_failures_have_no_reason() -> None:
+    client = Client()
+    client.start("SpeechTranscriber", 110)
+    outputs = client.connection.failed(EngineFailed(), 111)
+    assert isinstance(outputs[-1], Close)
+    assert outputs[-1].reason == ""
 
 
 def test_a_refused_start_is_logged_with_its_id_and_abandons_nothing() -> None:

@@ -116,7 +116,7 @@ def test_recognition_from_a_query_string() -> None:
     request = recognition(
         {
             "appkey": "k",
-            "format": "WAV",
+            "format": ".WAV",
             "sample_rate": "48000",
             "enable_punctuation_prediction": "true",
             "enable_inverse_text_normalization": "TRUE",

@@ -47,6 +47,18 @@ def test_each_error_has_its_documented_code(
     assert (status.code, status.http_status) == (code, http_status)
 
 
+@pytest.mark.parametrize("cls", errors.Overloaded.__subclasses__())
+def test_a_refusal_has_a_reason_of_its_own_that_survives_the_way_between_processes(
+    cls: type[errors.Overloaded],
+) -> None:
+    error = errors.from_wire(cls.__name__, "full")
+    assert isinstance(error, cls)
+    assert error.text == "full"
+    assert code_of(error, "synthesis").code == 40000005
+    others = [each for each in errors.Overloaded.__subclasses__() if each is not cls]
+    assert error.reason not in {errors.Overloaded.reason, *(each.reason for each in others)}
+
+
 def test_a_new_subclass_has_the_code_of_its_base() -> None:
     class TokenExpired(errors.AccessDenied):
         pass

@@ -57,12 +57,15 @@ def drains(lines: list[str]) -> list[str]:
 
 async def test_a_planned_restart_is_no_failure() -> None:
     async with workers("asr") as ((child,), lines):
+        told: list[tuple[str, bool]] = []
+        child.on_restart = lambda name, planned: told.append((name, planned))
         first = child.pid
         with capture_logs() as logged:
             assert await child.restart(3)
         assert child.ready.is_set()
         assert child.pid != first
         assert child.restarts == 1
+        assert told == [("asr-0", True)]
         assert drains(lines) == ["asr-0 drains for 3 s"]
         assert [each for each in logged if each["log_level"] in ("warning", "error")] == []
 

@@ -1,0 +1,102 @@
+"""A frame as FFmpeg decodes it, as samples of ours.
+
+A frame's header comes from the file: rates of 1.7 GHz were seen in damaged ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.audio.decode import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from app.audio.pcm import FULL_SCALE, Float32, Int16, to_int16
+from app.core.errors import BadAudio
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+
+Channels = Literal["mix", "split"]
+
+MAX_VALUES: Final = 1 << 21
+"""Samples of all channels in one frame; the largest that a real encoder makes (FLAC, 8 channels of
+65,535) has a quarter of that."""
+
+MAX_PLANES: Final = 8
+"""Channels that a frame may have each in a plane of its own. FFmpeg keeps no end mark behind the
+pointers to the planes, where PyAV looks for one: from 8 planes on, ``AudioFrame.to_ndarray`` reads
+through pointers that are none, and from 9 on even counting the planes leaves the frame."""
+
+_DTYPES: Final = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+"""By the names of FFmpeg's interleaved formats; native byte order."""
+
+_SCALES: Final = {"u": 128.0, "i": 2147483648.0}
+"""What full scale is in FFmpeg's integer formats other than s16, by numpy's kind: u8 and s32."""
+
+
+def check_frame(frame: AudioFrame) -> None:
+    """Refuse what no real stream has.
+
+    Raises:
+        BadAudio: a rate outside 8000 to 192000 Hz, no channel or more than 64 (:data:`MAX_PLANES`
+            if they are not interleaved), or more than :data:`MAX_VALUES`.
+    """
+    channels = frame.layout.nb_channels
+    if not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
+        raise BadAudio(
+            f"Invalid sample rate in the audio! Use {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
+        )
+    most = MAX_PLANES if frame.format.is_planar else MAX_CHANNELS
+    if not 1 <= channels <= most:
+        raise BadAudio(f"Invalid number of channels in the audio! Use 1 to {most}.")
+    if frame.samples * channels > MAX_VALUES:
+        raise BadAudio("The audio cannot be decoded: its blocks are too large.")
+
+
+def frame_samples(frame: AudioFrame, channels: Channels) -> Int16:
+    """The samples of a checked frame: the mean of its channels, shape (n,), or for ``split`` each,
+    shape (channels, n).
+
+    Clipped where a lossy codec goes beyond full scale; what is no number is 0.
+    """
+    planes = _planes(frame)
+    if planes.dtype == np.int16:
+        return _int16(planes, channels)
+    scaled = _scaled(planes)
+    return to_int16(scaled.mean(axis=0) if channels == "mix" else scaled)
+
+
+def _planes(frame: AudioFrame) -> NDArray[Any]:
+    """In FFmpeg's own number format, shape (channels, n)."""
+    dtype = np.dtype(_DTYPES[frame.format.packed.name])
+    channels, count = frame.layout.nb_channels, frame.samples
+    if frame.format.is_planar:
+        # Not to_ndarray(): see MAX_PLANES.
+        planes = [memoryview(plane) for plane in frame.planes[:channels]]
+        return np.stack([np.frombuffer(plane, dtype, count) for plane in planes])
+    values: NDArray[Any] = np.frombuffer(memoryview(frame.planes[0]), dtype, count * channels)
+    return values.reshape(count, channels).T
+
+
+def _int16(planes: Int16, channels: Channels) -> Int16:
+    if channels == "split" or len(planes) == 1:
+        samples = planes if channels == "split" else planes[0]
+        # A copy: a transposed view would keep all channels of the frame in memory.
+        return np.array(samples, dtype=np.int16, order="C")
+    mean: Float32 = planes.mean(axis=0, dtype=np.float32)
+    return np.rint(mean, out=mean).astype(np.int16)
+
+
+def _scaled(planes: NDArray[Any]) -> Float32:
+    """float32 with a full scale of 1.0."""
+    kind = planes.dtype.kind
+    if kind == "f":
+        # Far beyond full scale there is only damage; the sum of the channels must stay finite.
+        finite = np.nan_to_num(planes, posinf=FULL_SCALE, neginf=-FULL_SCALE)
+        floats: Float32 = np.clip(finite, -FULL_SCALE, FULL_SCALE).astype(np.float32)
+        return floats
+    scale = _SCALES[kind]
+    centred = planes.astype(np.float64) - (scale if kind == "u" else 0.0)
+    scaled: Float32 = (centred / scale).astype(np.float32)
+    return scaled

@@ -1,0 +1,265 @@
+"""Audio that a client names by a URL: fetched into a temporary file, within limits.
+
+The client chooses the URL and sees what comes of it, so everything about it is hostile: where it
+leads, also by a redirect or by a name server that answers differently the second time, how much
+comes, and how slowly. So names are looked up here, the addresses are checked, and the connection
+goes to an address that was checked, while TLS still verifies the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import httpx
+import structlog
+
+from app import __version__
+from app.core.errors import AudioTooLong, InvalidRequest
+from app.services import public_hosts
+
+log = structlog.get_logger(__name__)
+
+MAX_REDIRECTS: Final = 5
+
+_MAX_ADDRESSES: Final = 4
+"""Of one host, that are tried one after the other; a name may have hundreds."""
+
+_CONNECT_S: Final = 5.0
+"""For each of them, so that one that never answers leaves time for the next."""
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What one URL may cost. ``timeout_s`` is for everything together: look-ups, redirects and the
+    last byte. ``allow_private``: addresses that are not public are fetched from, too."""
+
+    max_bytes: int
+    timeout_s: float
+    allow_private: bool = False
+
+
+@asynccontextmanager
+async def fetch(
+    url: str, *, limits: FetchLimits, folder: Path, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Path]:
+    """What an http or https URL gives, as a file of a random name in ``folder`` that only this user
+    may read. It is complete when the block begins, and gone after it, however it ends.
+
+    The time that the block takes is not limited. ``tls``: whom to trust; None is the authorities
+    that httpx trusts (``SSL_CERT_FILE`` names others). No proxy is used, and no cookie or
+    credential is sent.
+
+    Raises:
+        InvalidRequest: the URL is not fit, leads to a host that is not public, or could not be
+            fetched in time. The text repeats nothing of what was received.
+        AudioTooLong: more than ``limits.max_bytes``.
+        OSError: the file could not be written.
+    """
+    file = _TemporaryFile(folder)
+    try:
+        try:
+            async with asyncio.timeout(limits.timeout_s):
+                if tls is None:
+                    tls = await asyncio.to_thread(_default_tls)
+                await file.open()
+                await _download(_checked(url), limits, tls, file)
+                await file.close()
+        except TimeoutError:
+            raise _failure(
+                f"it takes longer than {limits.timeout_s:g} s; use a faster host or less audio."
+            ) from None
+        yield file.path
+    finally:
+        await file.remove()
+
+
+def _failure(reason: str) -> InvalidRequest:
+    return InvalidRequest(f"The audio URL cannot be fetched: {reason}")
+
+
+def _checked(url: str) -> httpx.URL:
+    """The URL, if it is one that we would ever ask for."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        raise _failure("it is not a valid URL.") from None
+    if parsed.scheme not in _PORTS or not parsed.host:
+        raise _failure("it must begin with http:// or https:// and name a host.")
+    if parsed.userinfo:
+        raise _failure("it contains a user name; use a URL that works without one.")
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise _failure("its port must be 1 to 65535.")
+    return parsed
+
+
+async def _download(
+    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: _TemporaryFile
+) -> None:
+    """Follow redirects, each with its own look-up and check, to the bytes."""
+    for _ in range(1 + MAX_REDIRECTS):
+        try:
+            leads_to = await _visit(url, limits, tls, file)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            log.info("audio URL not fetched", reason=type(error).__name__)
+            raise _unreachable(error) from None
+        if leads_to is None:
+            return
+        url = leads_to
+    raise _failure(f"it is redirected more than {MAX_REDIRECTS} times; give where it leads to.")
+
+
+async def _visit(
+    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: _TemporaryFile
+) -> httpx.URL | None:
+    """One request: where it is redirected to, or None when its bytes are in the file."""
+    host = url.raw_host.decode("ascii")
+    port = url.port or _PORTS[url.scheme]
+    found = await public_hosts.addresses(host, port, allow_private=limits.allow_private)
+    # A client for each request. A shared one would keep connections by address alone, and send
+    # what is meant for one name over a connection whose certificate was checked for another.
+    # trust_env: a proxy would look up the name again, and connect to what it finds.
+    async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=_timeout(limits)) as client:
+        response = await _ask(client, url, host, found[:_MAX_ADDRESSES])
+        async with aclosing(response):
+            if response.has_redirect_location:
+                return _checked(str(url.join(response.headers["location"])))
+            _check_answer(response, limits)
+            await _save(response, limits, file)
+            return None
+
+
+def _timeout(limits: FetchLimits) -> httpx.Timeout:
+    return httpx.Timeout(limits.timeout_s, connect=min(_CONNECT_S, limits.timeout_s))
+
+
+async def _ask(
+    client: httpx.AsyncClient, url: httpx.URL, host: str, addresses: list[str]
+) -> httpx.Response:
+    """The head of the answer from the first of ``addresses`` that can be connected to."""
+    headers = {
+        "Host": url.netloc.decode("ascii"),
+        "User-Agent": f"FunSpeech/{__version__}",
+        # A few KB of compressed bytes can be gigabytes.
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+    refused: httpx.TransportError = httpx.ConnectError("no address")
+    for address in addresses:
+        request = client.build_request(
+            "GET",
+            url.copy_with(host=address),
+            headers=headers,
+            # TLS asks for this name, and verifies the certificate against it.
+            extensions={"sni_hostname": host.rstrip(".")},
+        )
+        try:
+            return await client.send(request, stream=True, follow_redirects=False)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            refused = error
+    raise refused
+
+
+def _check_answer(response: httpx.Response, limits: FetchLimits) -> None:
+    if response.status_code != httpx.codes.OK:
+        log.info("audio URL not fetched", status=response.status_code)
+        raise _failure("its host does not have the file, or not for everyone; check the URL.")
+    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise _failure("its host sends the file compressed, even if asked not to.")
+    length = response.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.max_bytes:
+        raise _too_long(limits)
+
+
+async def _save(response: httpx.Response, limits: FetchLimits, file: _TemporaryFile) -> None:
+    size = 0
+    async for data in response.aiter_raw():
+        size += len(data)
+        if size > limits.max_bytes:
+            raise _too_long(limits)
+        await file.write(data)
+
+
+def _too_long(limits: FetchLimits) -> AudioTooLong:
+    return AudioTooLong(
+        f"The audio URL cannot be fetched: the file is larger than {limits.max_bytes} bytes; "
+        "give it in parts."
+    )
+
+
+def _unreachable(error: Exception) -> InvalidRequest:
+    """What a failed connection means for the client."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return _failure(
+                "its host has no TLS certificate that is valid for its name; check the URL."
+            )
+        cause = cause.__cause__ or cause.__context__
+    return _failure("its host does not answer, or stops in the middle; try again later.")
+
+
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    """Made once: reading the authorities takes tens of ms."""
+    return httpx.create_ssl_context()
+
+
+class _TemporaryFile:
+    """A file that is written and removed by one thread of its own.
+
+    One thread does all in the order in which it was asked, so nothing that was cancelled in the
+    middle of a write can write, or even create the file, after it has been removed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"fetched-{secrets.token_hex(16)}"
+        self._thread = ThreadPoolExecutor(1, "fetch")
+        self._file: BinaryIO | None = None
+
+    async def open(self) -> None:
+        """Create it. Raises OSError."""
+        await self._do(self._open)
+
+    async def write(self, data: bytes) -> None:
+        """Append ``data``. Raises OSError."""
+        assert self._file is not None
+        await self._do(self._file.write, data)
+
+    async def close(self) -> None:
+        """Everything is written. Raises OSError."""
+        await self._do(self._close)
+
+    async def remove(self) -> None:
+        """No more of it, in whatever state it is. It happens even if this is cancelled."""
+        removed = asyncio.wrap_future(self._thread.submit(self._remove))
+        self._thread.shutdown(wait=False)
+        await asyncio.shield(removed)
+
+    async def _do(self, work: Callable[..., Any], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _open(self) -> None:
+        private = functools.partial(os.open, mode=0o600)
+        self._file = open(self.path, "xb", opener=private)  # noqa: SIM115  # closed by another call
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _remove(self) -> None:
+        try:
+            self._close()  # may fail where the disk is full; it must not leave the file behind
+        finally:
+            self.path.unlink(missing_ok=True)

@@ -82,7 +82,10 @@ def _serve() -> None:
 def _transcribe(
     files: Annotated[
         list[Path],
-        typer.Argument(help="WAV files, or raw 16-bit mono PCM with --sample-rate."),
+        typer.Argument(
+            help="Sound files (wav, mp3, m4a, flac, opus …), or raw 16-bit mono PCM with "
+            "--sample-rate."
+        ),
     ],
     url: Url = None,
     token: Token = None,
@@ -91,7 +94,10 @@ def _transcribe(
     ] = False,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="Send at the speed of speech, as a microphone would."),
+        typer.Option(
+            "--realtime",
+            help="Send at the speed of speech, as a microphone would; WAV and raw PCM only.",
+        ),
     ] = False,
     sample_rate: Annotated[
         int | None,
@@ -103,7 +109,7 @@ def _transcribe(
     itn: Annotated[
         bool,
         typer.Option(
-            "--itn/--no-itn", help="Ask for numbers as digits; no engine of this version has it."
+            "--itn/--no-itn", help="Ask for numbers, dates and amounts in figures, as people write."
         ),
     ] = True,
     max_sentence_silence: Annotated[
@@ -142,7 +148,8 @@ def _say(
         typer.Option(
             "--output",
             "-o",
-            help="File to write: WAV, or raw PCM if it ends with .pcm; - is standard output.",
+            help="File to write; the end of its name is the format: .wav, .pcm, .mp3, .opus, .ogg, "
+            ".opu, .aac or .flac; - is WAV on standard output.",
         ),
     ] = Path("say.wav"),
     voice: Annotated[

@@ -16,18 +16,25 @@ from app.engines.base import EndpointingRecognizer, Feed
 from app.serving.batcher import Batcher
 from app.serving.worker.stepper import Stepper
 from app.serving.worker.tasks import RecognitionSink, client_error
+from app.serving.worker.writing import Writer, writer, written_event
 
 
 class EndpointingStream:
     """One task: its waiting audio and the engine's stream."""
 
     def __init__(
-        self, owner: EndpointingRecognition, handle: object, sink: RecognitionSink, log_id: str
+        self,
+        owner: EndpointingRecognition,
+        handle: object,
+        sink: RecognitionSink,
+        log_id: str,
+        write: Writer | None = None,
     ) -> None:
         self._owner = owner
         self.handle = handle
         self.sink = sink
         self.log_id = log_id
+        self.write = write
         self._waiting: list[Int16] = []
         self.waiting_samples = 0
         self.ended = False
@@ -89,7 +96,8 @@ class EndpointingRecognition:
         """Start a task. Raises what the engine's ``open`` raises."""
         with log_ids(task_id=log_id):
             handle = self.engine.open(options)
-        return EndpointingStream(self, handle, sink, log_id)
+        write = writer(options, self.engine.capabilities)
+        return EndpointingStream(self, handle, sink, log_id, write)
 
     def audio_came(self, stream: EndpointingStream) -> None:
         """``stream`` has more audio, or its end."""
@@ -117,7 +125,8 @@ class EndpointingRecognition:
             feeds.append(Feed(stream.handle, samples, stream.ended and not stream.waiting_samples))
         self._stepping.update(streams)
         try:
-            results = await self.stepper.in_thread(self.engine.step, feeds)
+            writers = [stream.write for stream in streams]
+            results = await self.stepper.in_thread(self._recognise, feeds, writers)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -129,6 +138,18 @@ class EndpointingRecognition:
                 self._fail(stream, answer)
             else:
                 self._deliver(stream, feed, answer)
+
+    def _recognise(
+        self, feeds: list[Feed], writers: list[Writer | None]
+    ) -> list[Sequence[RecognitionEvent] | Exception]:
+        """In the engine's thread: a step, and its texts as they are written."""
+        found = self.engine.step(feeds)
+        return [
+            each
+            if write is None or isinstance(each, Exception)
+            else [written_event(write, event) for event in each]
+            for write, each in zip(writers, found, strict=True)
+        ]
 
     def _deliver(
         self, stream: EndpointingStream, feed: Feed, events: Sequence[RecognitionEvent]

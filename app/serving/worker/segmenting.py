@@ -35,6 +35,7 @@ from app.engines.base import Feed, Hypothesis, SentenceRecognizer
 from app.serving.batcher import Batcher
 from app.serving.worker.stepper import Stepper
 from app.serving.worker.tasks import RecognitionSink, client_error
+from app.serving.worker.writing import Writer, writer, written_hypothesis
 
 SAMPLE_RATE: Final = 16_000
 """The VAD's rate; an engine of this kind has the same."""
@@ -77,6 +78,7 @@ class SegmentedStream:
     sink: RecognitionSink
     log_id: str
     endpointer: Endpointer
+    write: Writer | None = None
     vad: VadState = field(default_factory=VadState)
     audio: list[Int16] = field(default_factory=list)
     base: int = 0  # position of the first kept sample
@@ -169,7 +171,8 @@ class SegmentingRecognition:
     ) -> SegmentedStream:
         """Start a task."""
         endpointer = Endpointer(options.max_sentence_silence_ms, options.max_sentence_ms)
-        return SegmentedStream(self, options, sink, log_id, endpointer)
+        write = writer(options, self.engine.capabilities)
+        return SegmentedStream(self, options, sink, log_id, endpointer, write)
 
     def audio_came(self, stream: SegmentedStream) -> None:
         """``stream`` has more audio, or its end."""
@@ -317,7 +320,8 @@ class SegmentingRecognition:
         feeds = [self._feed(stream) for stream in streams]
         self._stepping.update(streams)
         try:
-            results = await self.stepper.in_thread(self.engine.step, feeds)
+            writers = [stream.write for stream in streams]
+            results = await self.stepper.in_thread(self._recognise, feeds, writers)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -329,6 +333,13 @@ class SegmentingRecognition:
                 self._fail(stream, answer, "recognition step")
             else:
                 self._deliver(stream, feed, answer)
+
+    def _recognise(
+        self, feeds: list[Feed], writers: list[Writer | None]
+    ) -> list[Hypothesis | Exception]:
+        """In the engine's thread: a step, and its texts as they are written."""
+        found = self.engine.step(feeds)
+        return [written_hypothesis(write, each) for write, each in zip(writers, found, strict=True)]
 
     def _feed(self, stream: SegmentedStream) -> Feed:
         sentence = stream.sentences[0]

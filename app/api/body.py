@@ -62,8 +62,12 @@ async def _next(stream: AsyncGenerator[bytes, None], idle_s: float) -> bytes | N
         async with asyncio.timeout(idle_s):
             return await anext(stream, None)
     except TimeoutError:
-        raise ProtocolError(IDLE_TIMEOUT, "the request body did not arrive in time") from None
+        raise ProtocolError(
+            IDLE_TIMEOUT, "the request body did not arrive in time: send it without pauses"
+        ) from None
 
 
 def _too_large(limit: int) -> ProtocolError:
-    return ProtocolError(TOO_LARGE, f"the request body is larger than {limit} bytes")
+    return ProtocolError(
+        TOO_LARGE, f"the request body is larger than {limit} bytes: send less, or in parts"
+    )

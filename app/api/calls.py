@@ -19,12 +19,14 @@ def new_task_id() -> str:
 @dataclass(slots=True)
 class Call:
     """One request. A door sets ``family`` when it is not a recognition; ``code`` is that of its
-    failure, where it failed; ``reason`` of an Overloaded, what was full."""
+    failure, where it failed; ``reason`` of an Overloaded, what was full; ``details``: what its
+    line in the log says besides."""
 
     task_id: str = field(default_factory=new_task_id)
     family: Family = "recognition"
     code: int = SUCCESS.code
     reason: str = ""
+    details: dict[str, object] = field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:

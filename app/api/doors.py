@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from app.access.tokens import AccessPolicy
 from app.api.drain import Drain
 from app.audio.encode import ENCODABLE
-from app.audio.sniff import ACCEPTED
+from app.audio.sniff import FORMATS
 
 if TYPE_CHECKING:
     from app.services.recognition import RecognitionService
@@ -64,7 +64,7 @@ class Doors:
     cors_origins: tuple[str, ...] = ()
     token_in_message: bool = True
     asr_model_mode: str = "all"
-    recognition_formats: frozenset[str] = ACCEPTED
-    synthesis_formats: frozenset[str] = frozenset(ENCODABLE)
+    recognition_formats: tuple[str, ...] = FORMATS
+    synthesis_formats: tuple[str, ...] = ENCODABLE
     drain: Drain = field(default_factory=Drain)
     metrics_directory: Path | None = None

@@ -23,9 +23,10 @@ from app.services.recognition import RecognitionTask
 
 log = structlog.get_logger(__name__)
 
-INTAKE_S: Final = 30
 ENCODED_BYTES_PER_S: Final = 16_000
 """What speech in an encoded format takes at the most, usually: 128 kbit/s."""
+
+INTAKE_S: Final = 30
 """Seconds of PCM (16 bits, at the task's rate) that wait for the service; above that the reader
 pauses, and the client finds its socket full."""
 
@@ -105,7 +106,12 @@ class Job:
             task_id=self.ids["task_id"],
             namespace=self.ids["namespace"],
             ms=round((self._driver.now() - self._began) * 1000),
+            **self._details(),
         )
+
+    def _details(self) -> dict[str, object]:
+        """What the log says of this job besides."""
+        return {}
 
     async def _fail(self, error: SpeechError) -> None:
         if not self._abandoned:
@@ -191,6 +197,9 @@ class RecognitionJob(Job):
         finally:
             self._over = True
             self._room.set()
+
+    def _details(self) -> dict[str, object]:
+        return {} if self._recognition is None else self._recognition.heard_as
 
     async def _report_events(self, task: RecognitionTask) -> None:
         session = self._driver.session

@@ -67,10 +67,9 @@ class Boundary:
                 await answer(scope, receive, watched)
         if scope["path"] in _TASK_PATHS:
             metrics.TASKS.labels(scope["path"], call.code).inc()
-        reason = {}
         if call.reason:
             metrics.REFUSED.labels(call.reason).inc()
-            reason["reason"] = call.reason
+            call.details["reason"] = call.reason
         if http_status not in (200, 503) or scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request",
@@ -79,5 +78,5 @@ class Boundary:
                 path=scope["path"][:_LONGEST_LOGGED_PATH],
                 status=http_status,
                 ms=round((time.monotonic() - began) * 1000),
-                **reason,
+                **call.details,
             )

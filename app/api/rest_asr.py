@@ -62,7 +62,10 @@ def router(doors: Doors) -> APIRouter:
             if not first:
                 raise BadAudio("The request body is empty; send the audio in it.")
             async with doors.recognition.open(wanted) as task:
-                sentences = await alongside(_feed(task, first, body, request), _collect(task))
+                try:
+                    sentences = await alongside(_feed(task, first, body, request), _collect(task))
+                finally:
+                    call.details.update(task.heard_as)
         return JSONResponse(
             {
                 "task_id": call.task_id,

@@ -60,8 +60,7 @@ class Spending:
             AudioTooLong: more than the budget.
         """
         if size > self._budget.max_bytes:
-            limit = self._budget.max_bytes
-            raise AudioTooLong(f"The audio is larger than {limit} bytes: send it in parts.")
+            raise AudioTooLong.of_bytes(self._budget.max_bytes)
 
     def check_time(self) -> None:
         """Raises BadAudio when the time is used up."""
@@ -86,7 +85,7 @@ class Spending:
         self._audio_ns += samples * _NS // sample_rate
         limit_ms = self._budget.max_audio_ms
         if self._audio_ns > (limit_ms + self._budget.padding_ms) * 1_000_000:
-            raise AudioTooLong(f"The audio is longer than {limit_ms / 1000:g} s: send it in parts.")
+            raise AudioTooLong.lasting(limit_ms)
 
     def _time_left(self) -> float:
         if self._since is None:
@@ -97,4 +96,4 @@ class Spending:
 def too_slow() -> BadAudio:
     """The error of a file whose time is used up. Not DeadlineExceeded, which clients try again: it
     would cost as much the next time."""
-    return BadAudio("Decoding took too long: send shorter audio, or plain PCM.")
+    return BadAudio("Decoding took too long: send shorter audio, or 16-bit wav or pcm.")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import numpy as np
 
 from app.audio.budget import Budget, Clock, Spending, too_slow
+from app.audio.ffmpeg_frames import Channels, check_frame, frame_samples
 from app.audio.ffmpeg_memory import bound_allocations
-from app.audio.frames import Channels, check_frame, frame_samples
 from app.audio.pcm import Int16
 from app.audio.sniff import Kind
 from app.core.errors import BadAudio, SpeechError, UnsupportedFormat
@@ -126,7 +126,7 @@ def decode_file(
     container = CONTAINERS.get(kind)
     if container is None:
         names = sorted({each.name for each in CONTAINERS.values()})
-        raise UnsupportedFormat(f"Unsupported audio format! Use one of: {', '.join(names)}.")
+        raise UnsupportedFormat(f"Invalid format! Accepted: {', '.join(names)}.")
     return _File(file, container, Spending(budget, clock), channels).blocks()
 
 
@@ -157,7 +157,7 @@ class _File:
                 for block in joiner.add(samples, frame.sample_rate):
                     yield from self._given(block)
             if joiner.empty:
-                raise BadAudio("There is no audio in the file.")
+                raise self._no_audio()
             for block in joiner.finish():
                 yield from self._given(block)
 
@@ -186,6 +186,10 @@ class _File:
                 f"The audio cannot be decoded as {name}: check the file and its format."
             ) from None
 
+    def _no_audio(self) -> BadAudio:
+        name = self._container.name
+        return BadAudio(f"There is no audio in the {name} file: check the file and its format.")
+
     def _opened(self) -> InputContainer:
         import av
 
@@ -210,7 +214,7 @@ class _File:
         from av.stream import Discard
 
         if not opened.streams.audio:
-            raise BadAudio("There is no audio in the file.")
+            raise self._no_audio()
         stream = opened.streams.audio[0]
         codec: AudioCodecContext | None = stream.codec_context
         # None where FFmpeg does not know the codec at all.
@@ -251,7 +255,9 @@ class _File:
         samples = frame_samples(frame, self._channels)
         if self._channels == "split":
             if self._width not in (None, len(samples)):
-                raise BadAudio("The number of channels changes within the audio.")
+                raise BadAudio(
+                    "The number of channels changes within the audio: send a file for each part."
+                )
             self._width = len(samples)
         return samples
 

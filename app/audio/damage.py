@@ -31,4 +31,7 @@ class Damage:
         """
         self.bad += 1
         if self.bad > MAX_BAD + MAX_BAD_SHARE * self.good:
-            raise BadAudio("The audio is damaged, or not of the format that was given.")
+            raise BadAudio(
+                "The audio is damaged, or not what the format parameter says: check both, or send "
+                "wav."
+            )

@@ -17,6 +17,7 @@ from app.audio import wav
 from app.audio.pcm import EMPTY, Float32, Int16
 from app.audio.wav_samples import READABLE, S16, SampleFormat
 from app.core.errors import BadAudio, UnsupportedFormat, UnsupportedSampleRate
+from app.core.speech import format_name
 
 MIN_SAMPLE_RATE: Final = 8_000
 MAX_SAMPLE_RATE: Final = 192_000
@@ -58,16 +59,31 @@ class Checkpoint:
     """Where another decoder of the same kind can go on, if this one is lost.
 
     ``position``: of all bytes fed so far, how many are done with; the other decoder needs those
-    from there on. ``preamble``: what it must be fed before, in one call of its own; at most
-    64 KiB. The preamble counts in the other decoder's own positions.
+    from there on. ``preamble``: what the other decoder must be given before by
+    :meth:`StreamingDecoder.resume`, unless it is empty; at most 64 KiB. It counts in that decoder's
+    own positions. ``samples``: of all returned so far, how many are from before it; None for all.
     """
 
     position: int
     preamble: bytes
+    samples: int | None = None
 
 
 class StreamingDecoder(Decoder, Protocol):
     """A decoder in another process, which can die under it."""
+
+    def portion(self, message: bytes) -> int:
+        """How many bytes of a client's message :meth:`feed` should be given at once, so that what
+        it returns is no more than some megabytes."""
+        ...
+
+    def resume(self, preamble: bytes) -> None:
+        """Before the first :meth:`feed`: go on from a checkpoint, whose preamble this is.
+
+        Raises:
+            BadAudio: it is not one.
+        """
+        ...
 
     def checkpoint(self) -> Checkpoint:
         """The newest place to go on from. All samples that ``feed`` has returned so far are from
@@ -143,7 +159,7 @@ class WavDecoder:
         if self._pcm is not None or not self._header.received:
             return EMPTY
         if self._header.riff:
-            raise BadAudio("Invalid wav header! The audio ends inside the header.")
+            raise BadAudio("Invalid wav header! The audio ends inside the header: send all of it.")
         return self._begin(PcmDecoder(self._requested_rate), 0)
 
     def _begin(self, pcm: PcmDecoder, skip: int) -> Int16:
@@ -170,7 +186,7 @@ def _mixdown(samples: Int16, channels: int) -> Int16:
 def _checked(header: wav.WavHeader) -> SampleFormat:
     sample_format = READABLE.get((header.codec, header.bits))
     if sample_format is None:
-        raise BadAudio(f"This wav codec or bit depth is not supported: {_SEND_PCM}")
+        raise BadAudio(f"This codec or bit depth in wav is not supported: {_SEND_PCM}")
     if not 1 <= header.channels <= MAX_CHANNELS:
         raise BadAudio(f"Invalid wav header! Channels must be 1 to {MAX_CHANNELS}.")
     check_sample_rate(header.sample_rate)
@@ -184,9 +200,14 @@ def check_sample_rate(sample_rate: int) -> None:
         UnsupportedSampleRate: outside 8000 to 192000 Hz.
     """
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise UnsupportedSampleRate(
-            f"Invalid sample rate! Use {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
-        )
+        raise UnsupportedSampleRate(wrong_rate(sample_rate))
+
+
+def wrong_rate(sample_rate: int) -> str:
+    """What to tell a client about a rate that no audio has."""
+    return (
+        f"Invalid sample rate {sample_rate}! Accepted: {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
+    )
 
 
 _DECODERS: Final[dict[str, Callable[[int], Decoder]]] = {
@@ -207,9 +228,8 @@ def open_decoder(format: str, sample_rate: int) -> Decoder:
         UnsupportedFormat: not one of :data:`DECODABLE`.
         UnsupportedSampleRate: outside 8000 to 192000 Hz.
     """
-    name = format.strip().lower().removeprefix(".")
-    decoder = _DECODERS.get(name)
+    decoder = _DECODERS.get(format_name(format))
     if decoder is None:
-        raise UnsupportedFormat(f"Unsupported audio format! Use one of: {', '.join(DECODABLE)}.")
+        raise UnsupportedFormat(f"Invalid format! Accepted: {', '.join(DECODABLE)}.")
     check_sample_rate(sample_rate)
     return decoder(sample_rate)

@@ -126,7 +126,7 @@ class WebmReader:
 
     def _check(self, identity: int, size: int) -> None:
         if not self._begun and identity != _EBML:
-            raise BadAudio("The audio is no webm recording.")
+            raise BadAudio("The audio is no webm recording: check the format parameter.")
         self._begun = True
         too_large = identity == _TRACKS and size > MAX_ELEMENT_BYTES
         if identity not in _ENTERED and (size == _UNKNOWN or too_large):
@@ -213,7 +213,9 @@ def _number(
 
 
 def _damaged() -> BadAudio:
-    return BadAudio("The webm recording is damaged.")
+    return BadAudio(
+        "The webm recording is damaged: send all of its bytes, in order, from the first on."
+    )
 
 
 def _id(identity: int) -> bytes:

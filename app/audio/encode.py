@@ -12,6 +12,7 @@ from app.audio.encode_mp3 import Mp3Encoder
 from app.audio.encode_opus import FramedOpusEncoder, OggOpusEncoder
 from app.audio.pcm import Int16
 from app.core.errors import UnsupportedFormat, UnsupportedSampleRate
+from app.core.speech import format_name
 
 SAMPLE_RATES: Final = (8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 """What every encoder takes (Hz): the rates of nls-protocol.md 4.1."""
@@ -103,12 +104,12 @@ def open_encoder(format: str, sample_rate: int) -> Encoder:
         UnsupportedFormat: not one of :data:`ENCODABLE`.
         UnsupportedSampleRate: not one of :data:`SAMPLE_RATES`.
     """
-    encoder = _ENCODERS.get(format.strip().lower().removeprefix("."))
+    encoder = _ENCODERS.get(format_name(format))
     if encoder is None:
         shown = "".join(c for c in format[:_SHOWN_CHARS] if c.isprintable())
         # The first half is the cloud's own text (nls-protocol.md 4.4).
-        raise UnsupportedFormat(f"Invalid format '{shown}'! Use one of: {', '.join(ENCODABLE)}.")
+        raise UnsupportedFormat(f"Invalid format '{shown}'! Accepted: {', '.join(ENCODABLE)}.")
     if sample_rate not in SAMPLE_RATES:
         accepted = ", ".join(map(str, SAMPLE_RATES))
-        raise UnsupportedSampleRate(f"Invalid sample rate! Use one of: {accepted}.")
+        raise UnsupportedSampleRate(f"Invalid sample rate {sample_rate}! Accepted: {accepted} Hz.")
     return encoder(sample_rate)

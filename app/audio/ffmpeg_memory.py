@@ -1,4 +1,5 @@
-"""A bound on every single piece of memory that FFmpeg takes.
+"""A bound on every single piece of memory that FFmpeg takes, not on all of them
+together: what a file makes FFmpeg take in small pieces is bounded by its budget (``budget.py``).
 
 A few bytes of an MP4 file can announce millions of samples, and FFmpeg makes room for the index of
 all of them before it looks for the first: a file of 16 KB took 3.2 GB and five seconds (measured).
@@ -21,8 +22,8 @@ def bound_allocations() -> bool:
     """Let FFmpeg take at most :data:`MAX_ALLOCATION_BYTES` at once, in this process, from now on;
     what needs more fails with its out-of-memory error.
 
-    False if this build of PyAV does not let FFmpeg's symbols be found: then only the process's own
-    memory limit is in force.
+    False if this build of PyAV does not let FFmpeg's symbols be found: then FFmpeg's default is in
+    force.
     """
     import av._core
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from app.audio.pcm import EMPTY, FULL_SCALE, Int16
+from app.audio.pcm import FULL_SCALE, Int16, joined
 
 SAMPLE_RATE: Final = 16_000
 BLOCK_MS: Final = 100
@@ -79,7 +79,7 @@ class NearFieldGate:
             part = samples[start : start + BLOCK_SAMPLES - self._size]
             start += part.size
             self._take(part, out)
-        return _joined(out)
+        return joined(out)
 
     def flush(self) -> Int16:
         """The stream has ended: what is held back, and the last, partial block, judged by its own
@@ -89,7 +89,7 @@ class NearFieldGate:
             self._judge(out)
         if self._doubtful:
             self._pass(self._doubtful, out)
-        return _joined(out)
+        return joined(out)
 
     def _take(self, part: Int16, out: list[Int16]) -> None:
         """More of the block under way, at most to its end."""
@@ -151,9 +151,3 @@ class NearFieldGate:
             self._gated_samples += size
             out.append(np.zeros(size, dtype=np.int16))
         parts.clear()
-
-
-def _joined(parts: list[Int16]) -> Int16:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else EMPTY

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.audio.gate import BLOCK_MS, BLOCK_SAMPLES, SAMPLE_RATE, NearFieldGate
+from app.audio.gate import BLOCK_MS, BLOCK_SAMPLES, NearFieldGate
 from app.audio.pcm import FULL_SCALE, Int16
 
 Float64 = NDArray[np.float64]
 
-_SHORTEST_REST: Final = SAMPLE_RATE // 1000
-"""Samples; the gate counts in ms."""
-
 
 class Verdict(StrEnum):
-    """What became of a block of 100 ms."""
+    """What became of a block of 100 ms; the first two have passed."""
 
     OPEN = "open"
     """Passed, at the threshold or above."""
@@ -65,7 +61,7 @@ class Levels:
 
     @property
     def gated(self) -> Float64:
-        """The RMS of the blocks that were silenced."""
+        """The RMS of the others."""
         return self.rms[~self._passed]
 
     @property
@@ -85,28 +81,21 @@ class Levels:
 
 
 def measure(pieces: Iterable[Int16], threshold: float, hold_ms: int) -> Levels:
-    """Put 16 kHz audio, cut anywhere, through a :class:`~app.audio.gate.NearFieldGate`.
-
-    An end of less than a millisecond is left out.
-    """
+    """Put 16 kHz audio, cut anywhere, through a :class:`~app.audio.gate.NearFieldGate`."""
     gate = NearFieldGate(threshold, hold_ms)
     rms: list[float] = []
     passed: list[bool] = []
 
-    def decided(before_ms: int) -> None:
-        # What the gate holds back, and the block that decides it, share one fate.
-        newly_passed = gate.passed_ms > before_ms
-        if newly_passed or gate.passed_ms + gate.gated_ms > BLOCK_MS * len(passed):
-            passed.extend([newly_passed] * (len(rms) - len(passed)))
+    def given(out: Int16) -> None:
+        # Of whole blocks, as they were fed. What the gate silences is zeros, and what it passes is
+        # not: zeros pass at a threshold of 0 only.
+        for start in range(0, out.size, BLOCK_SAMPLES):
+            passed.append(threshold == 0 or bool(out[start : start + BLOCK_SAMPLES].any()))
 
     for block in _blocks(pieces):
         rms.append(_rms(block))
-        before_ms = gate.passed_ms
-        gate.feed(block)
-        decided(before_ms)
-    before_ms = gate.passed_ms
-    gate.flush()
-    decided(before_ms)
+        given(gate.feed(block))
+    given(gate.flush())
     verdicts = tuple(map(_verdict, rms, passed, [threshold] * len(rms)))
     return Levels(np.array(rms, np.float64), verdicts, threshold, hold_ms, gate.openings)
 
@@ -130,5 +119,5 @@ def _blocks(pieces: Iterable[Int16]) -> Iterator[Int16]:
         whole = rest.size - rest.size % BLOCK_SAMPLES
         yield from rest[:whole].reshape(-1, BLOCK_SAMPLES)
         rest = rest[whole:]
-    if rest.size >= _SHORTEST_REST:
+    if rest.size:
         yield rest

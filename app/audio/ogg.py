@@ -32,13 +32,15 @@ _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 @dataclass(frozen=True, slots=True)
 class Page:
     """``packets``: those that end in this page, whole. ``begin`` and ``end``: the first and the
-    last page of its logical stream."""
+    last page of its logical stream. ``resume_at``: the position behind it, unless a packet is open
+    there."""
 
     serial: int
     granule: int
     begin: bool
     end: bool
     packets: list[bytes]
+    resume_at: int | None = None
 
 
 class PageReader:
@@ -55,7 +57,6 @@ class PageReader:
         self._gap = 0
         self._partial = bytearray()
         self._joining: int | None = None
-        self._too_long = False
         self.position = 0
         """Bytes fed until the end of the last page behind which no packet was open: a new reader
         can go on from there."""
@@ -77,10 +78,11 @@ class PageReader:
             if size < 0:
                 start = self._pass_over(start, -size)
                 continue
-            pages.append(self._page(start, size))
+            page = self._page(start, size)
+            if page.resume_at is not None:
+                self.position = page.resume_at
+            pages.append(page)
             start += size
-            if self._joining is None:
-                self.position = self._done + start
         self._done += start
         del self._data[:start]
         return pages
@@ -113,7 +115,10 @@ class PageReader:
             found = max(start + least, len(self._data) - len(_MAGIC) + 1)
         self._gap += found - start
         if self._gap > MAX_GAP_BYTES:
-            raise BadAudio("The audio is no Ogg stream, or it is damaged.")
+            raise BadAudio(
+                "The audio is no Ogg stream, or it is damaged: check the format parameter, and "
+                "send all bytes in order."
+            )
         return found
 
     def _page(self, start: int, size: int) -> Page:
@@ -122,7 +127,8 @@ class PageReader:
         body = bytes(self._data[start + _HEADER.size + segments : start + size])
         follows = bool(flags & _CONTINUED)
         packets = self._packets(serial, lacing, body, follows)
-        return Page(serial, granule, bool(flags & _BEGIN), bool(flags & _END), packets)
+        end = self._done + start + size if self._joining is None else None
+        return Page(serial, granule, bool(flags & _BEGIN), bool(flags & _END), packets, end)
 
     def _packets(self, serial: int, lacing: bytearray, body: bytes, follows: bool) -> list[bytes]:
         """The packets that end in a page; ``follows``: the first has begun in an earlier one."""
@@ -133,11 +139,17 @@ class PageReader:
         packets: list[bytes] = []
         offset = 0
         for size in lacing:
-            self._take(serial, body[offset : offset + size])
+            part = body[offset : offset + size]
             offset += size
+            if not headless and len(self._partial) + len(part) > MAX_PACKET_BYTES:
+                headless = True  # its end does not matter any more
+                self._drop()
+            self._joining = serial
+            if not headless:
+                self._partial += part
             if size == _FULL_SEGMENT:
                 continue
-            if headless or self._too_long:
+            if headless:
                 self._damage.count_bad()
             else:
                 packets.append(bytes(self._partial))
@@ -148,17 +160,8 @@ class PageReader:
             self._drop()
         return packets
 
-    def _take(self, serial: int, part: bytes) -> None:
-        self._joining = serial
-        if self._too_long or len(self._partial) + len(part) > MAX_PACKET_BYTES:
-            self._too_long = True
-            self._partial.clear()
-        else:
-            self._partial += part
-
     def _drop(self) -> None:
         self._joining = None
-        self._too_long = False
         self._partial.clear()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from app.core.errors import BadAudio, UnsupportedFormat
@@ -36,6 +37,10 @@ def frame(packet: bytes) -> bytes:
     return bytes([len(packet)]) + packet
 
 
+_STEREO: Final = 4
+"""The bit of a packet's first byte (RFC 6716 section 3.1)."""
+
+
 class FrameReader:
     """Takes framed packets apart; where the pieces of the stream begin and end does not matter."""
 
@@ -57,13 +62,24 @@ class FrameReader:
         return packets
 
 
-def is_framed(message: bytes) -> bool:
-    """Whether the first message of a stream is a chain of framed packets that ends exactly, all
-    of one duration. Otherwise it is one bare packet."""
-    reader = FrameReader()
-    packets = reader.feed(message)
-    durations = {packet_samples(packet) for packet in packets}
-    return reader.position == len(message) > 0 and len(durations) == 1 and None not in durations
+def framing(messages: Sequence[bytes]) -> bool | None:
+    """Whether a stream that begins with these messages of a client is made of framed packets;
+    False: each message is one bare packet. None: not to be told yet, which is the case of one
+    message with one packet, since every tenth bare one begins with what could be its length.
+
+    Framed are chains that end where their message does, all packets of one duration and alike in
+    their channels.
+    """
+    packets = []
+    for message in messages:
+        reader = FrameReader()
+        packets += reader.feed(message)
+        if reader.position != len(message) or not message:
+            return False
+    kinds = {(packet_samples(packet), packet[0] & _STEREO if packet else 0) for packet in packets}
+    if len(kinds) != 1 or None in next(iter(kinds)):
+        return False
+    return True if len(packets) > 1 else None
 
 
 def packet_samples(packet: bytes) -> int | None:

@@ -7,14 +7,12 @@ loses frames depending on how the bytes were cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from app.audio import opus_frames
 from app.audio.damage import Damage
-from app.audio.frames import check_frame, frame_samples
-from app.audio.pcm import EMPTY, Int16
+from app.audio.ffmpeg_frames import check_frame, frame_samples
+from app.audio.pcm import EMPTY, Int16, joined
 from app.audio.resample import Resampler
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 Codec = Literal["mp3float", "aac", "libopus"]
 """FFmpeg's names. Its own Opus decoder gives other samples for the same damaged packets each time,
 so it reads memory that it has not written; libopus does not, and is twice as fast (measured)."""
-
-OPUS_RATE: Final = 48_000
 
 
 class PacketDecoder:
@@ -46,7 +42,7 @@ class PacketDecoder:
         self._context = context
         self._context.thread_count = 1
         if codec == "libopus":
-            self._context.sample_rate = OPUS_RATE
+            self._context.sample_rate = opus_frames.SAMPLE_RATE
             if head is None:
                 # Decodes packets of two channels to one as well.
                 self._context.layout = "mono"
@@ -111,11 +107,3 @@ class PacketDecoder:
             self._resampler = Resampler(rate, self.sample_rate)
             return joined([rest, self._resampler.feed(samples)])
         return self._resampler.feed(samples)
-
-
-def joined(parts: Iterable[Int16]) -> Int16:
-    """One after the other, shape (n,)."""
-    found = [part for part in parts if part.size]
-    if len(found) == 1:
-        return found[0]
-    return np.concatenate(found) if found else EMPTY

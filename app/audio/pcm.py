@@ -5,6 +5,7 @@ Audio is mono everywhere behind the decoder, in arrays of shape (n,).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,14 @@ FULL_SCALE: Final = 32768.0
 EMPTY: Final[Int16] = np.empty(0, np.int16)
 """No samples. Not writable, because it is shared."""
 EMPTY.flags.writeable = False
+
+
+def joined(parts: Iterable[Int16]) -> Int16:
+    """One after the other, shape (n,); a single part as it is."""
+    found = [part for part in parts if part.size]
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate(found) if found else EMPTY
 
 
 def to_float(samples: Int16) -> Float32:

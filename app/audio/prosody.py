@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from app.audio.pcm import EMPTY, Float32, Int16
+from app.audio.pcm import EMPTY, Float32, Int16, joined
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -76,7 +76,7 @@ class Prosody:
         if not samples.size:
             return EMPTY
         self._graph.push(self._frame(samples))
-        ready = _joined(_ready(self._graph))
+        ready = joined(_ready(self._graph))
         self._given += ready.size
         return ready
 
@@ -90,7 +90,7 @@ class Prosody:
         silence = np.zeros(int(self._sample_rate * _TAIL_SECONDS * max(1.0, self._speed)), np.int16)
         self._graph.push(self._frame(silence))
         self._graph.push(None)
-        tail = _joined(_ready(self._graph))[:missing]
+        tail = joined(_ready(self._graph))[:missing]
         return np.pad(tail, (0, missing - tail.size))
 
     def _frame(self, samples: Int16) -> AudioFrame:
@@ -161,8 +161,3 @@ def _ready(graph: Graph) -> Iterator[Int16]:
             return
         if isinstance(frame, AudioFrame):
             yield frame.to_ndarray().reshape(-1).astype(np.int16, copy=False)
-
-
-def _joined(pieces: Iterator[Int16]) -> Int16:
-    found = list(pieces)
-    return np.concatenate(found) if found else EMPTY

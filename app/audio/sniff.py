@@ -11,6 +11,7 @@ from typing import Final
 
 from app.audio import wav
 from app.core.errors import BadAudio, UnsupportedFormat
+from app.core.speech import format_name
 
 MAX_HEAD_BYTES: Final = 64
 """No decision needs more bytes than these."""
@@ -21,7 +22,8 @@ class Kind(StrEnum):
 
     PCM = "pcm"
     WAV = "wav"
-    """With samples that ``decode.py`` reads, or without a header at all: then raw PCM."""
+    """With samples that ``decode.py`` reads. What is called wav and has no header is ``PCM``; only
+    of a stream of a few bytes that is not known."""
     MP3 = "mp3"
     AAC = "aac"
     """With ADTS headers."""
@@ -78,27 +80,8 @@ _HINTS: Final[dict[str, Kind]] = {
     "wma": Kind.WMA,
 }
 
-FORMATS: Final = (
-    "pcm",
-    "wav",
-    "mp3",
-    "aac",
-    "m4a",
-    "mp4",
-    "flac",
-    "ogg",
-    "opus",
-    "opu",
-    "webm",
-    "amr",
-    "amr-wb",
-    "speex",
-    "wma",
-)
-"""The names to show to clients; :func:`hinted` takes some other spellings too."""
-
-ACCEPTED: Final = frozenset(_HINTS)
-"""All names that :func:`hinted` takes, in lower case."""
+FORMATS: Final = tuple(_HINTS)
+"""All names that :func:`hinted` takes, in lower case, as they are shown to clients."""
 
 _Magic = tuple[tuple[int, bytes], ...]
 """(offset, bytes) pairs that must all be there."""
@@ -140,9 +123,9 @@ def hinted(hint: str) -> Kind:
     Raises:
         UnsupportedFormat: an unknown name.
     """
-    kind = _HINTS.get(hint.strip().lower().removeprefix("."))
+    kind = _HINTS.get(format_name(hint))
     if kind is None:
-        raise UnsupportedFormat(f"Unsupported audio format! Use one of: {', '.join(FORMATS)}.")
+        raise UnsupportedFormat(f"Invalid format! Accepted: {', '.join(FORMATS)}.")
     return kind
 
 
@@ -167,7 +150,8 @@ def what_is(head: bytes, hint: str) -> Kind | None:
         if len(head) < _SYNC_BYTES:
             return None
         return _by_sync(head) or claimed
-    return claimed
+    # There are clients that label raw PCM as wav (nls-protocol.md 6.1).
+    return Kind.PCM if claimed is Kind.WAV else claimed
 
 
 def _matches(head: bytes, magic: _Magic) -> bool | None:

@@ -14,8 +14,8 @@ from typing import Final
 from app.audio import ebml, mpeg_audio, ogg, opus_frames
 from app.audio.damage import Damage
 from app.audio.decode import Checkpoint, StreamingDecoder, check_sample_rate
-from app.audio.packets import Codec, PacketDecoder, joined
-from app.audio.pcm import EMPTY, Int16
+from app.audio.packets import Codec, PacketDecoder
+from app.audio.pcm import EMPTY, Int16, joined
 from app.audio.sniff import Kind
 from app.core.errors import BadAudio, UnsupportedFormat
 
@@ -27,6 +27,10 @@ _BLOCK_BYTES: Final = 32
 bytes depends on how they are cut. At 32 kbit/s this is 8 ms."""
 
 _NS: Final = 1_000_000_000
+
+_MPEG_PORTION_BYTES: Final = 2_048
+_OPUS_PORTION_BYTES: Final = 512
+"""Silence takes 2 or 3 bytes for 120 ms."""
 
 
 class MpegStream:
@@ -68,6 +72,14 @@ class MpegStream:
             raise _no_audio()
         out.append(self._priming.apply(self._decoder.flush()))
         return joined(out)
+
+    def portion(self, message: bytes) -> int:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        return _MPEG_PORTION_BYTES
+
+    def resume(self, preamble: bytes) -> None:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        self.feed(preamble)
 
     def checkpoint(self) -> Checkpoint:
         """See :class:`~app.audio.decode.StreamingDecoder`."""
@@ -168,12 +180,14 @@ class OggOpusStream:
         self._begun = False
         self._granule = 0
         self._received = 0
+        self._samples = 0  # returned
+        self._resume_samples = 0  # of those, from before the checkpoint
         self.sample_rate: int | None = opus_frames.SAMPLE_RATE
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
         self._received += len(data)
-        return joined([self._page(page) for page in self._pages.feed(data)])
+        return joined([self._counted(page) for page in self._pages.feed(data)])
 
     def flush(self) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
@@ -181,13 +195,28 @@ class OggOpusStream:
             raise _no_audio()
         return self._opus.flush()
 
+    def portion(self, message: bytes) -> int:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        return _OPUS_PORTION_BYTES
+
+    def resume(self, preamble: bytes) -> None:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        self.feed(preamble)
+
     def checkpoint(self) -> Checkpoint:
         """See :class:`~app.audio.decode.StreamingDecoder`: a page."""
         if self._head is None:
-            return Checkpoint(self._pages.position, b"")
+            return Checkpoint(self._pages.position, b"", self._resume_samples)
         head = opus_frames.without_pre_skip(self._head)
         preamble = ogg.make_page(head, serial=self._serial, begin=True)
-        return Checkpoint(self._pages.position, preamble)
+        return Checkpoint(self._pages.position, preamble, self._resume_samples)
+
+    def _counted(self, page: ogg.Page) -> Int16:
+        samples = self._page(page)
+        self._samples += samples.size
+        if page.resume_at is not None:
+            self._resume_samples = self._samples
+        return samples
 
     def _page(self, page: ogg.Page) -> Int16:
         out = []
@@ -255,6 +284,14 @@ class WebmOpusStream:
             raise _no_audio()
         return self._opus.flush()
 
+    def portion(self, message: bytes) -> int:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        return _OPUS_PORTION_BYTES
+
+    def resume(self, preamble: bytes) -> None:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        self.feed(preamble)
+
     def checkpoint(self) -> Checkpoint:
         """See :class:`~app.audio.decode.StreamingDecoder`: an element."""
         return Checkpoint(self._reader.position, self._reader.preamble())
@@ -270,49 +307,67 @@ class WebmOpusStream:
 class OpusPacketStream:
     """Opus packets without a container: framed (``opu``), or bare, one per call of ``feed``.
 
-    ``framed`` None: the first call tells, see :func:`~app.audio.opus_frames.is_framed`. Only
-    framed packets come out the same however the stream is cut.
+    ``framed`` None: the first calls tell, see :func:`~app.audio.opus_frames.framing`. Only framed
+    packets come out the same however the stream is cut.
     """
 
-    _FRAMED, _BARE = b"\0", b"\xff"
-    """Preambles: no packet is empty, and none of one byte can have that byte."""
+    _FRAMED, _BARE = b"framed", b"bare"
+    """Preambles."""
 
     def __init__(self, framed: bool | None) -> None:
         self._opus = _Opus()
         self._reader = opus_frames.FrameReader()
         self._framed = framed
+        self._held: list[bytes] = []  # messages, until it is told
         self._received = 0
-        self._resumed = False
+        self._resumed = 0  # bytes of the preamble
         self.sample_rate: int | None = opus_frames.SAMPLE_RATE
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
         if not data:
             return EMPTY
-        if not self._received and data in (self._FRAMED, self._BARE):
-            self._received = 1
-            self._resumed = True
-            self._framed = data == self._FRAMED
-            return EMPTY
         self._received += len(data)
         if self._framed is None:
-            self._framed = opus_frames.is_framed(data)
-        packets = self._reader.feed(data) if self._framed else [data]
-        return joined([self._opus.decode(packet) for packet in packets])
+            self._framed = opus_frames.framing([*self._held, data])
+            if self._framed is None:
+                self._held.append(data)
+                return EMPTY
+        messages, self._held = [*self._held, data], []
+        return joined([self._decoded(message) for message in messages])
+
+    def portion(self, message: bytes) -> int:
+        """See :class:`~app.audio.decode.StreamingDecoder`; of bare packets, a message."""
+        if self._framed is None:
+            framed = opus_frames.framing([*self._held, message])
+            # Framed for sure, so that the pieces are read as that, too.
+            self._framed = True if framed else None
+        return _OPUS_PORTION_BYTES if self._framed else max(len(message), 1)
+
+    def resume(self, preamble: bytes) -> None:
+        """See :class:`~app.audio.decode.StreamingDecoder`."""
+        self._framed = preamble == self._FRAMED
+        self._resumed = self._received = len(preamble)
 
     def flush(self) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
+        held, self._held = self._held, []
+        out = [self._opus.decode(packet) for packet in held]
         if self._received and not self._resumed and not self._opus.damage.good:
             raise _no_audio()
-        return self._opus.flush()
+        return joined([*out, self._opus.flush()])
 
     def checkpoint(self) -> Checkpoint:
         """See :class:`~app.audio.decode.StreamingDecoder`: a packet."""
-        if not self._received:
+        if not self._received or self._held:
             return Checkpoint(0, b"")
         if not self._framed:
             return Checkpoint(self._received, self._BARE)
         return Checkpoint(self._reader.position + self._resumed, self._FRAMED)
+
+    def _decoded(self, message: bytes) -> Int16:
+        packets = self._reader.feed(message) if self._framed else [message]
+        return joined([self._opus.decode(packet) for packet in packets])
 
 
 def _without_end(samples: Int16, padding: int) -> Int16:

@@ -89,6 +89,11 @@ def _two_digits(value: float, whole: Callable[[float], int]) -> float:
     return round(whole(value * 10.0**digits) / 10.0**digits, digits)
 
 
+def exactly(value: float) -> str:
+    """A threshold for people: all of its digits, never in powers of ten."""
+    return np.format_float_positional(value, trim="-")
+
+
 def rounded(value: float) -> str:
     """A level for people: two digits that count, never in powers of ten."""
     if value <= 0:

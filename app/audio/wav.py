@@ -24,6 +24,8 @@ CODEC_ALAW: Final = 0x0006
 CODEC_MULAW: Final = 0x0007
 CODEC_EXTENSIBLE: Final = 0xFFFE
 
+_ADVICE: Final = "send a true header, or the samples alone as pcm."
+
 _RIFF_BYTES: Final = 12
 _CHUNK: Final = struct.Struct("<4sI")
 _FORMAT: Final = struct.Struct("<HHIIHH")
@@ -86,21 +88,28 @@ class HeaderReader:
         while True:
             start = self._position + _CHUNK.size
             if start > MAX_HEADER_BYTES:
-                raise BadAudio("Too large wav header!")
+                raise _too_large()
             if start > len(self._data):
                 return None
             name, size = _CHUNK.unpack_from(self._data, self._position)
             if name == b"data":
                 if self._format is None:
-                    raise BadAudio("Invalid wav header! The format chunk is missing.")
+                    raise BadAudio(f"Invalid wav header! The format chunk is missing: {_ADVICE}")
                 return WavHeader(*self._format, data_bytes=_data_bytes(size), size=start)
             if name == b"fmt ":
                 if start + size > MAX_HEADER_BYTES:
-                    raise BadAudio("Too large wav header!")
+                    raise _too_large()
                 if start + size > len(self._data):
                     return None
                 self._format = _format_fields(bytes(self._data[start : start + size]))
             self._position = start + size + size % 2
+
+
+def _too_large() -> BadAudio:
+    return BadAudio(
+        f"Too large wav header! The samples must begin within {MAX_HEADER_BYTES} bytes: leave out "
+        "tags and pictures."
+    )
 
 
 def _is_riff(head: bytes) -> bool | None:
@@ -113,7 +122,7 @@ def _is_riff(head: bytes) -> bool | None:
 def _format_fields(chunk: bytes) -> tuple[int, int, int, int]:
     """(codec, channels, sample rate, bits) of a format chunk."""
     if len(chunk) < _FORMAT.size:
-        raise BadAudio("Invalid wav header! The format chunk is too short.")
+        raise BadAudio(f"Invalid wav header! The format chunk is too short: {_ADVICE}")
     codec, channels, rate, _, _, bits = _FORMAT.unpack_from(chunk)
     if codec == CODEC_EXTENSIBLE and len(chunk) >= _SUBFORMAT_OFFSET + 2:
         (codec,) = struct.unpack_from("<H", chunk, _SUBFORMAT_OFFSET)

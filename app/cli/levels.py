@@ -11,7 +11,7 @@ import typer
 
 from app.audio.gate import BLOCK_MS, SAMPLE_RATE
 from app.audio.levels import Verdict, measure
-from app.audio.threshold import Suggestion, rounded, suggest
+from app.audio.threshold import Suggestion, exactly, rounded, suggest
 from app.cli.recording import NotUsable
 from app.cli.sound import samples
 from app.cli.target import complain, fail
@@ -80,10 +80,10 @@ def summary(found: Levels) -> list[str]:
     share = 100 * passed / (passed + gated)
     held = found.verdicts.count(Verdict.HELD)
     return [
-        f"passed {share:.0f} % ({passed} of {passed + gated} blocks, {held} of them below the "
-        f"threshold); the gate opened {_times(found.openings)}",
+        f"passed {share:.0f} % ({passed} of {passed + gated} blocks: {passed - held} open, "
+        f"{held} held); the gate opened {_times(found.openings)}",
         f"median RMS: passed {_median_text(found.passed)}, gated {_median_text(found.gated)}",
-        f"threshold {found.threshold:g}: {_advice(found, suggest(found))}",
+        f"threshold {exactly(found.threshold)}: {_advice(found, suggest(found))}",
     ]
 
 
@@ -96,7 +96,7 @@ def _advice(found: Levels, suggestion: Suggestion) -> str:
         return f"no suggestion; {suggestion.reason}"
     if suggestion.threshold == found.threshold:
         return f"fits; {suggestion.reason}"
-    return f"better {suggestion.threshold:g}; {suggestion.reason}"
+    return f"better {exactly(suggestion.threshold)}; {suggestion.reason}"
 
 
 def _median(rms: Float64) -> float | None:

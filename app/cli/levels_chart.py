@@ -9,7 +9,7 @@ from rich.text import Text
 
 from app.audio.gate import BLOCK_MS
 from app.audio.levels import Column, Levels, Verdict
-from app.audio.threshold import rounded
+from app.audio.threshold import exactly, rounded
 from app.cli.time_axis import ticks
 
 MARKS: Final = {Verdict.OPEN: "#", Verdict.HELD: "+", Verdict.GATED: "."}
@@ -29,13 +29,18 @@ _NO_THRESHOLD: Final = 0.01
 def chart(levels: Levels, width: int) -> list[Text]:
     """At most ``width`` characters wide, but never less than 20 columns. A row is filled where the
     level reaches the value at its left; the row of the threshold is drawn through."""
-    each, columns = levels.columns(max(_MIN_COLUMNS, width - _LABEL_WIDTH - 1))
-    lines = [_row(value, levels.threshold, columns) for value in _rows(levels)]
-    lines += [Text(line) for line in _time_axis(levels.seconds, each, len(columns))]
-    lines.append(_legend(levels.threshold))
+    rows = {value: _label(value, levels.threshold) for value in _rows(levels)}
+    margin = max(_LABEL_WIDTH, *map(len, rows.values()))
+    each, columns = levels.columns(max(_MIN_COLUMNS, width - margin - 1))
+    lines = [
+        _row(f"{label:>{margin}}|", value, LINE if value == levels.threshold else " ", columns)
+        for value, label in rows.items()
+    ]
+    lines += [Text(" " * margin + line) for line in _time_axis(levels.seconds, each, len(columns))]
+    lines.append(_legend(" " * (margin + 1), levels.threshold))
     if each > 1:
         seconds = each * BLOCK_MS / 1000
-        lines.append(Text(f"{'':{_LABEL_WIDTH}} a column is the loudest block in {seconds:g} s"))
+        lines.append(Text(f"{'':{margin}} a column is the loudest block in {seconds:g} s"))
     return lines
 
 
@@ -47,11 +52,12 @@ def _rows(levels: Levels) -> list[float]:
     return [base * _ROW_FACTOR**step for step in range(above, -_ROWS_BELOW - 1, -1)]
 
 
-def _row(value: float, threshold: float, columns: list[Column]) -> Text:
-    is_line = value == threshold
-    label = f"{threshold:g} >" if is_line else f"{rounded(value)}  "
-    empty = LINE if is_line else " "
-    text = Text(f"{label:>{_LABEL_WIDTH}}|")
+def _label(value: float, threshold: float) -> str:
+    return f"{exactly(threshold)} >" if value == threshold else f"{rounded(value)}  "
+
+
+def _row(start: str, value: float, empty: str, columns: list[Column]) -> Text:
+    text = Text(start)
     for column in columns:
         mark = MARKS[column.verdict] if column.rms >= value else empty
         text.append(mark, _STYLES.get(mark))
@@ -67,16 +73,15 @@ def _time_axis(seconds: float, each: int, columns: int) -> list[str]:
         if column < columns:
             line[column] = "+"
             labels[column : column + len(label)] = label
-    left = f"{'':{_LABEL_WIDTH}}"
-    return [f"{left}+{''.join(line)}", f"{left} {''.join(labels).rstrip()}"]
+    return [f"+{''.join(line)}", f" {''.join(labels).rstrip()}"]
 
 
-def _legend(threshold: float) -> Text:
-    text = Text(" " * (_LABEL_WIDTH + 1))
+def _legend(start: str, threshold: float) -> Text:
+    text = Text(start)
     for mark, meaning in (
-        (MARKS[Verdict.OPEN], "passed"),
-        (MARKS[Verdict.HELD], "passed, below the threshold"),
-        (MARKS[Verdict.GATED], "silenced"),
+        (MARKS[Verdict.OPEN], "open"),
+        (MARKS[Verdict.HELD], "held (below the threshold)"),
+        (MARKS[Verdict.GATED], "gated"),
     ):
         text.append(mark, _STYLES[mark]).append(f" {meaning}   ")
     if threshold:

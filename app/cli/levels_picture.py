@@ -7,12 +7,13 @@ from typing import Final
 
 from app.audio.gate import BLOCK_MS
 from app.audio.levels import Levels, Verdict
+from app.audio.threshold import exactly
 from app.cli.png import GLYPH_HEIGHT, Picture, text_width
 from app.cli.time_axis import ticks
 
 WIDTH: Final = 1000
 HEIGHT: Final = 340
-LEFT: Final = 62
+LEFT: Final = 76
 RIGHT: Final = 12
 TOP: Final = 34
 BOTTOM: Final = 34
@@ -22,6 +23,9 @@ PLOT_HEIGHT: Final = HEIGHT - TOP - BOTTOM
 HIGHEST: Final = 1.0
 _DECADES: Final = 4
 """Shown below full scale; more if the threshold is lower still."""
+_MOST_DECADES: Final = 6
+"""One sample of the smallest step in a block of 16 bits is nearly there; and there is no room for
+longer numbers."""
 
 COLOURS: Final = (
     (255, 255, 255),
@@ -57,7 +61,9 @@ def picture(levels: Levels) -> bytes:
 
 
 def _decades(threshold: float) -> int:
-    return max(_DECADES, math.ceil(-math.log10(threshold)) + 1) if threshold > 0 else _DECADES
+    if threshold <= 0:
+        return _DECADES
+    return min(_MOST_DECADES, max(_DECADES, math.ceil(-math.log10(threshold)) + 1))
 
 
 def _y(rms: float, decades: int) -> int:
@@ -92,7 +98,7 @@ def _draw_legend(canvas: Picture, threshold: float) -> None:
     canvas.write(left, _GAP + 4, "RMS", _INK)
     left += text_width("RMS") + 4 * _GAP
     names = [("open", _OPEN), ("held", _HELD), ("gated", _GATED)]
-    for name, colour in [*names, (f"threshold {threshold:g}", THRESHOLD)]:
+    for name, colour in [*names, (f"threshold {exactly(threshold)}", THRESHOLD)]:
         canvas.fill(left, _GAP + 4, GLYPH_HEIGHT, GLYPH_HEIGHT, colour)
         left += GLYPH_HEIGHT + _GAP
         canvas.write(left, _GAP + 4, name, _INK)

@@ -36,7 +36,7 @@ class Picture:
         self._pixels[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = colour
 
     def write(self, left: int, top: int, text: str, colour: int) -> None:
-        """A line of text, in capital letters; a character that the font lacks is left blank."""
+        """A line of text, in capital letters; a character that :data:`FONT` lacks is left blank."""
         for index, character in enumerate(text.upper()):
             rows = FONT.get(character, ())
             for y, row in enumerate(rows):

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import typer
 
+from app.audio.encode import ENCODABLE
 from app.audio.wav import make_header
 from app.cli.target import fail, resolve, run
 from app.client.nls import NlsClient
+from app.core.speech import format_name
 
 if TYPE_CHECKING:
     from rich.status import Status
 
 STANDARD: Final = Path("-")
-RAW_SUFFIXES: Final = (".pcm", ".raw")
+_OTHER_SUFFIXES: Final = {"": "wav", ".raw": "pcm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,9 @@ class Manner:
 
 
 def say(text: str, output: Path, manner: Manner, *, url: str | None, token: str | None) -> None:
-    """Speak ``text`` and write the audio; says on standard error how long it is."""
+    """Speak ``text`` and write the audio, in the format that the end of the file's name says; says
+    on standard error how long it is."""
+    format = "wav" if output == STANDARD else _format_of(output)
     if text == "-":
         text = sys.stdin.read()
     if not text.strip():
@@ -45,26 +49,43 @@ def say(text: str, output: Path, manner: Manner, *, url: str | None, token: str 
     if output == STANDARD:
         if sys.stdout.isatty():
             fail("audio is not for a terminal; give -o FILE, or pipe it into a player")
-        _speak(client, text, manner, "wav", sys.stdout.buffer)
+        _speak(client, text, manner, format, sys.stdout.buffer)
         return
     try:
-        seconds = _into_file(client, text, manner, output)
+        with _whole_file(output) as file:
+            amount = _into_file(client, text, manner, format, file)
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror}")
-    typer.echo(f"{output}: {seconds:.1f} s of audio", err=True)
+    typer.echo(f"{output}: {amount}", err=True)
 
 
-def _into_file(client: NlsClient, text: str, manner: Manner, output: Path) -> float:
-    """Write the file; returns the seconds of audio."""
-    raw = output.suffix.lower() in RAW_SUFFIXES
-    header_bytes = 0 if raw else len(make_header(manner.sample_rate, 0))
-    with _whole_file(output) as file:
-        file.write(bytes(header_bytes))
-        samples = _speak(client, text, manner, "pcm", file) // 2
-        if not raw:
-            file.seek(0)
-            file.write(make_header(manner.sample_rate, samples))
-    return samples / manner.sample_rate
+def _format_of(output: Path) -> str:
+    """The format that the file's name stands for; WAV where it has no suffix."""
+    suffix = output.suffix.lower()
+    format = _OTHER_SUFFIXES.get(suffix, format_name(suffix))
+    if format not in ENCODABLE:
+        accepted = ", ".join(f".{name}" for name in ENCODABLE)
+        fail(f"{output}: there is no format {suffix}; use one of {accepted}")
+    return format
+
+
+def _into_file(client: NlsClient, text: str, manner: Manner, format: str, file: BinaryIO) -> str:
+    """Write the audio; returns how much it is, in words."""
+    if format != "wav":
+        return _amount(_speak(client, text, manner, format, file), format, manner.sample_rate)
+    # The server does not know the length when it sends the header; here it is known in the end.
+    file.write(make_header(manner.sample_rate, 0))
+    size = _speak(client, text, manner, "pcm", file)
+    file.seek(0)
+    file.write(make_header(manner.sample_rate, size // 2))
+    return _amount(size, "pcm", manner.sample_rate)
+
+
+def _amount(size: int, format: str, sample_rate: int) -> str:
+    """``size`` bytes in words: as seconds, where they tell."""
+    if format in ("pcm", "wav"):
+        return f"{size / 2 / sample_rate:.1f} s of audio"
+    return f"{size / 1000:.1f} KB of {format}"
 
 
 @contextmanager
@@ -114,7 +135,7 @@ async def _stream(
             if sink is sys.stdout.buffer:
                 sink.flush()  # a player at the other end of the pipe begins at once
             if status is not None:
-                status.update(f"{written / 2 / manner.sample_rate:.1f} s of audio")
+                status.update(_amount(written, format, manner.sample_rate))
     return written
 
 

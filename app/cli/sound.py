@@ -10,13 +10,14 @@ from app.audio.budget import Budget
 from app.audio.decode import Decoder, PcmDecoder, WavDecoder, check_sample_rate
 from app.audio.resample import Resampler
 from app.audio.sniff import MAX_HEAD_BYTES, Kind, hinted, what_is
-from app.cli.recording import NotUsable
-from app.core.errors import SpeechError, UnsupportedFormat
+from app.cli.recording import NotUsable, format_of, unknown_format
+from app.core.errors import SpeechError
 
 if TYPE_CHECKING:
     from app.audio.pcm import Int16
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 16 * 1024
+"""Of silence in Opus, this may be ten minutes."""
 
 _ANY_RATE: Final = 16_000
 """For what has a header with another."""
@@ -54,21 +55,24 @@ def _decoded(file: BinaryIO, path: Path, raw_rate: int | None) -> Iterator[tuple
     """Pieces with their sample rates."""
     head = file.read(MAX_HEAD_BYTES)
     file.seek(0)
-    hint = _hint(path)
-    kind = what_is(head, hint) or hinted(hint)
-    if kind is Kind.WAV and not head.startswith(b"RIFF"):
-        kind = Kind.PCM
+    format = format_of(path)
+    kind = what_is(head, format) or hinted(format)
     if kind is Kind.PCM:
         if raw_rate is None:
-            raise NotUsable(
-                f"{path} is not in a known format; give --sample-rate if it is raw 16-bit mono PCM"
-            )
+            raise NotUsable(unknown_format(path))
         check_sample_rate(raw_rate)
         yield from _read(file, PcmDecoder(raw_rate))
     elif kind is Kind.WAV:
         yield from _read(file, WavDecoder(_ANY_RATE))
-    elif kind in (Kind.OPU, Kind.OPUS_PACKETS):
-        raise NotUsable(f"{path} has Opus packets without a container; convert it to wav")
+    elif kind is Kind.OPU:
+        from app.audio.streaming import open_streaming_decoder
+
+        yield from _read(file, open_streaming_decoder(kind, _ANY_RATE))
+    elif kind is Kind.OPUS_PACKETS:
+        raise NotUsable(
+            f"{path} is no Ogg file; Opus packets, each behind a byte with its length, belong into "
+            "a file that ends with .opu"
+        )
     else:
         from app.audio.container import decode_file
 
@@ -81,13 +85,6 @@ def _read(file: BinaryIO, decoder: Decoder) -> Iterator[tuple[Int16, int]]:
         piece = decoder.feed(data)
         if decoder.sample_rate is not None:
             yield piece, decoder.sample_rate
-    decoder.flush()  # tells what was cut off inside its header; neither decoder keeps samples
-
-
-def _hint(path: Path) -> str:
-    """The format that the file's name says; ``pcm``, if none."""
-    try:
-        hinted(path.suffix)
-    except UnsupportedFormat:
-        return "pcm"
-    return path.suffix
+    rest = decoder.flush()  # tells what was cut off inside its header, too
+    if decoder.sample_rate is not None:
+        yield rest, decoder.sample_rate

@@ -49,6 +49,11 @@ def transcribe(
     for path in files:
         try:
             recording = open_recording(path, options.sample_rate)
+            if options.realtime and recording.bytes_per_second is None:
+                raise NotUsable(
+                    f"{path}: --realtime is for WAV and raw PCM: only a decoder could tell how "
+                    "long its bytes last; convert it, or leave --realtime out"
+                )
             with Display(recording) as display:
                 if len(files) > 1 and not options.json:
                     display.print(f"{path}:")
@@ -93,10 +98,10 @@ class Display:
         if self._progress is not None:
             self._progress.stop()
 
-    def sent(self, seconds: float) -> None:
-        """So much more audio has been sent."""
+    def sent(self, size: int) -> None:
+        """So many more bytes have been sent."""
         if self._progress is not None and self._row is not None:
-            self._progress.advance(self._row, seconds)
+            self._progress.advance(self._row, size)
 
     def partial(self, text: str) -> None:
         """The hypothesis of the open sentence; empty when there is none."""
@@ -135,7 +140,7 @@ def _bar(recording: Recording) -> tuple[Progress, TaskID]:
         # Standard output may be a file while the bar is on the terminal.
         redirect_stdout=False,
     )
-    return progress, progress.add_task(recording.path.name, total=recording.seconds, partial="")
+    return progress, progress.add_task(recording.path.name, total=recording.size, partial="")
 
 
 async def _transcribe(
@@ -176,7 +181,7 @@ async def _pieces(
     due = clock()
     for piece in recording.pieces():  # reads of a few KB, which the page cache answers
         yield piece
-        display.sent(len(piece) / recording.bytes_per_second)
+        display.sent(len(piece))
         if realtime:
             due += 1 / PIECES_PER_SECOND
             await asyncio.sleep(max(0.0, due - clock()))

@@ -202,8 +202,9 @@ class Config(BaseModel):
     """Devices for synthesis, written like ASR_GPUS."""
 
     inference_thread_pool_size: int = Field(default=0, ge=0, le=1024)
-    """Texts that a synthesis worker speaks at the same time, and threads for speed, pitch and
-    volume; 0: as many as the engine allows, and one thread per CPU core, at least 4."""
+    """Texts that a synthesis worker speaks at the same time, threads for speed, pitch, volume and
+    encoding in each API process, and threads of the decode process; 0: as many texts as the engine
+    allows, and one thread per CPU core, at least 4."""
 
     asr_model_mode: AsrModelMode = "all"
     """Recognition models to load: all, realtime or offline. Takes effect with the FunASR
@@ -251,7 +252,9 @@ class Config(BaseModel):
     """Longest text of one synthesis request. Longer texts are refused, never cut."""
 
     max_audio_bytes: int = Field(default=16_777_216, ge=1)
-    """Largest body of a REST recognition request, in bytes."""
+    """Largest body of a REST recognition request, and largest recording of a format that is decoded
+    once it is whole (m4a, flac, amr …) over WebSocket, in bytes. Such a recording waits on disk, in
+    TMPDIR: allow so many bytes for each task."""
 
     max_audio_seconds: int = Field(default=60, ge=1)
     """Longest audio of one-shot recognition (REST and SpeechRecognizer)."""

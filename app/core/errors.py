@@ -89,7 +89,23 @@ class BadAudio(SpeechError):
 class AudioTooLong(BadAudio):
     """More audio than this door accepts in one task."""
 
-    default_text = "The audio is too long."
+    default_text = "The audio is too long: send it in parts."
+
+    @classmethod
+    def lasting(cls, limit_ms: int) -> AudioTooLong:
+        """It lasts longer than ``limit_ms``, the limit of one-shot recognition."""
+        return cls(
+            f"The audio is longer than {limit_ms / 1000:g} s: send it in parts, or to "
+            "SpeechTranscriber, which has no limit."
+        )
+
+    @classmethod
+    def of_bytes(cls, limit: int) -> AudioTooLong:
+        """It has more than ``limit`` bytes, and can be decoded only as a whole."""
+        return cls(
+            f"The audio is larger than {limit} bytes: send it in parts, or in a format that is "
+            "read as it arrives (wav, mp3, opus)."
+        )
 
 
 class AccessDenied(SpeechError):

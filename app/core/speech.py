@@ -16,6 +16,11 @@ Role = Literal["asr", "tts"]
 """The two halves of the server: recognition and synthesis."""
 
 
+def format_name(given: str) -> str:
+    """The name of an audio format as everything here spells it: clients write ``.WAV`` too."""
+    return given.strip().lower().removeprefix(".")
+
+
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """One recognised word with its place in the audio (ms)."""
 

@@ -18,7 +18,12 @@ from app.core.errors import (
     UnsupportedFormat,
     UnsupportedSampleRate,
 )
-from app.core.speech import RecognitionOptions, RecognitionRequest, SynthesisRequest
+from app.core.speech import (
+    RecognitionOptions,
+    RecognitionRequest,
+    SynthesisRequest,
+    format_name,
+)
 from app.nls.status import quote
 
 Values = Mapping[str, object]
@@ -140,9 +145,9 @@ def audio_format(values: Values, formats: Collection[str]) -> str:
         UnsupportedFormat: it is not in ``formats``.
     """
     given = string(values, "format", "pcm")
-    name = given.lower().removeprefix(".")
+    name = format_name(given)
     if name not in formats:
-        accepted = ", ".join(sorted(formats))
+        accepted = ", ".join(formats)
         raise UnsupportedFormat(f"Invalid format {quote(given)}! Accepted: {accepted}.")
     return name
 

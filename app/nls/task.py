@@ -6,7 +6,7 @@ A namespace is one subclass in a file of its own, entered in ``app/nls/namespace
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar, Final
@@ -30,15 +30,15 @@ class Limits:
     SpeechRecognizer task; a transcriber has no limit. ``idle_timeout_s``: a running recognition
     without any frame from the client fails after this. ``idle_between_tasks_s``: a connection
     without a task and without any frame is closed after this; at least 10 (nls-protocol.md 1.10).
-    Formats are lower-case names.
+    Formats are lower-case names, in the order in which they are shown.
     """
 
     max_text_chars: int = 1_000
     max_recognizer_audio_ms: int = 60_000
     idle_timeout_s: float = 10.0
     idle_between_tasks_s: float = 60.0
-    recognition_formats: frozenset[str] = frozenset({"pcm", "wav"})
-    synthesis_formats: frozenset[str] = frozenset({"pcm", "wav"})
+    recognition_formats: Collection[str] = ("pcm", "wav")
+    synthesis_formats: Collection[str] = ("pcm", "wav")
 
 
 class ShuttingDown(ProtocolError):

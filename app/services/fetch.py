@@ -93,9 +93,10 @@ def _checked(url: str) -> httpx.URL:
     """The URL, if it is one that we would ever ask for."""
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):
+        host = parsed.host  # decoded only now
+    except (httpx.InvalidURL, ValueError):  # a UnicodeError is a ValueError
         raise _failure("it is not a valid URL.") from None
-    if parsed.scheme not in _PORTS or not parsed.host:
+    if parsed.scheme not in _PORTS or not host:
         raise _failure("it must begin with http:// or https:// and name a host.")
     if parsed.userinfo:
         raise _failure("it contains a user name; use a URL that works without one.")

@@ -55,6 +55,7 @@ class RecognitionTask:
         self._handle = handle
         self._open_source = open_source
         self._source: Source | None = None
+        self._kind: Kind | None = None
         self._head: list[bytes] = []  # messages, until they tell what they are
         self._resampler: Resampler | None = None
         self._gate = gate
@@ -77,6 +78,8 @@ class RecognitionTask:
 
         Raises:
             BadAudio: the bytes are not what the format promises, or (AudioTooLong) too many.
+            UnsupportedSampleRate: a header in them tells of a rate that is not read. (What the
+                decode process finds out is raised by :meth:`events`.)
         """
         if self._source is not None:
             self._source.feed(data)
@@ -112,6 +115,7 @@ class RecognitionTask:
 
     def _begin(self, kind: Kind) -> None:
         """The first bytes have told what they are."""
+        self._kind = kind
         self._source = self._open_source(kind, self)
         head, self._head = self._head, []
         for data in head:
@@ -139,7 +143,7 @@ class RecognitionTask:
         limit_ms = self._request.max_audio_ms
         # A sample's time is no multiple of a millisecond: exactly the limit is not too long.
         if limit_ms is not None and self._decoded_s * 1000 > limit_ms + 0.01:
-            raise AudioTooLong(f"more than {limit_ms / 1000:g} s of audio in one task")
+            raise AudioTooLong.lasting(limit_ms)
         self._uncounted_samples += len(samples)
         if self._uncounted_samples >= sample_rate:
             self._count()  # once a second: a counter costs more than the frame
@@ -168,6 +172,13 @@ class RecognitionTask:
         self._handle.configure(max_sentence_silence_ms)
         if self._gate is not None:
             self._gate.configure(max_sentence_silence_ms)
+
+    @property
+    def heard_as(self) -> dict[str, object]:
+        """For the log: what the client's bytes were taken for, which its format name need not
+        say, and the seconds of audio in them."""
+        kind = "none" if self._kind is None else self._kind.value
+        return {"audio": kind, "audio_s": round(self._decoded_s, 2)}
 
     async def events(self) -> AsyncIterator[RecognitionEvent | AudioProcessed]:
         """What was recognised; ends when everything is delivered. Raises SpeechError."""

@@ -146,7 +146,11 @@ def open_source(
     max_file_bytes: int,
 ) -> Source:
     """The source of a client's audio of this kind; ``max_file_bytes`` limits what can be decoded
-    only as a whole."""
+    only as a whole.
+
+    Raises:
+        UnsupportedSampleRate: PCM or WAV at a requested rate that is not read.
+    """
     if kind in LOCAL:
         return LocalSource(open_decoder(kind, request.sample_rate), listener)
     is_file = kind not in STREAMING

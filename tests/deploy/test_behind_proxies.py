@@ -411,8 +411,10 @@ async def test_haproxy_sends_nobody_new_to_a_server_that_is_not_ready(
     start_proxy: StartProxy,
 ) -> None:
     ready = True
+    writers: list[asyncio.StreamWriter] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         request = await reader.readuntil(b"\r\n\r\n")
         if b"/ws/v1" in request:
             switch = "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"
@@ -436,3 +438,8 @@ async def test_haproxy_sends_nobody_new_to_a_server_that_is_not_ready(
             ready = True
             await until(lambda: UP in proxy.log())
             assert (await browser.get("/")).status_code == 200
+        server.close()
+        # The proxy goes on looking: a check may be under way.
+        for each in writers:
+            each.transport.abort()
+        await asyncio.gather(*(each.wait_closed() for each in writers), return_exceptions=True)

@@ -64,6 +64,25 @@ async def running_decoder(served: Served) -> psutil.Process:
     return found[0]
 
 
+async def busy(decoder: psutil.Process) -> None:
+    """Wait until it decodes: it holds the files that were posted."""
+    async with asyncio.timeout(30):
+        while not [each for each in decoder.open_files() if "/files/" in each.path]:  # noqa: ASYNC110 - a process
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # it has decoded something of the streams, too
+
+
+async def repeated(served: Served) -> float:
+    """Tasks of a decode process that were opened again at the next."""
+    async with httpx.AsyncClient(base_url=served.http) as http:
+        lines = (await http.get("/metrics")).text.splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith('funspeech_tasks_repeated_total{role="decode"}')
+    )
+
+
 async def test_a_killed_decoder_is_a_delay(tmp_path: Path) -> None:
     async with serving(tmp_path, ASR_ENGINE="fake", WORKERS="2") as served:
         await running_decoder(served)
@@ -74,11 +93,12 @@ async def test_a_killed_decoder_is_a_delay(tmp_path: Path) -> None:
             }
             pcm = group.create_task(stream(served, "pcm"))
             files = [group.create_task(post(served, format)) for format in ("flac", "m4a")]
-            for pause in (1.0, 1.5):
-                await asyncio.sleep(pause)
+            for _ in range(2):
                 decoder = await running_decoder(served)
+                await busy(decoder)
                 decoder.kill()
                 await asyncio.to_thread(psutil.wait_procs, [decoder], 10)
+        assert await repeated(served) >= 2
         assert pcm.result() == [f"heard {ms} ms" for ms in HEARD]
         for format, texts in streams.items():
             assert near(texts.result()), (format, texts.result())

@@ -23,6 +23,7 @@ from app.core import logs
 from app.core.speech import SynthesisRequest
 from app.services.recognition import RecognitionTask
 from app.services.synthesis import SynthesisService
+from tests.support.encoded import encoded
 from tests.support.live import Live, live_server
 from tests.support.rawsocket import handshake, opened, start, until
 from tests.support.sound import tone
@@ -241,3 +242,27 @@ async def test_what_nobody_expected_in_a_request(
     assert uuid.UUID(answer.json()["task_id"])
     assert len(records) == 3
     assert {record["task_id"] for record in records} == {answer.json()["task_id"]}
+
+
+@pytest.mark.parametrize(
+    ("format", "sent", "audio", "audio_s"),
+    [
+        ("mp3", encoded("mp3-lame", tone(1_500), 16_000), "mp3", 1.5),
+        ("wav", encoded("flac", tone(1_500), 16_000), "flac", 1.5),
+        # What is labelled wrongly and begins like nothing known: no error, but it can be seen.
+        ("wav", b"\xff\xfb" + bytes(31_998), "pcm", 1.0),
+    ],
+)
+async def test_what_a_recognition_was_taken_for_is_seen(
+    format: str, sent: bytes, audio: str, audio_s: float, tmp_path: Path, records: list[Record]
+) -> None:
+    async with live_server(tmp_path) as live, NlsClient(live.ws).connect() as opened:
+        async with opened.transcriber(format=format) as task:
+            await task.send(sent)
+            await task.finish()
+        async with httpx.AsyncClient(base_url=live.http) as http:
+            answer = await http.post("/stream/v1/asr", params={"format": format}, content=sent)
+            assert answer.status_code == 200
+    lines = [each for each in records if each["event"] in ("task completed", "request")]
+    assert [each["event"] for each in lines] == ["task completed", "request"]
+    assert [(each["audio"], each["audio_s"]) for each in lines] == [(audio, audio_s)] * 2

@@ -41,6 +41,10 @@ class Decoder(PcmDecoder):
         self._fed += len(data)
         return super().feed(data)
 
+    def portion(self, message: bytes) -> int:
+        """2 KiB."""
+        return 2048
+
     def checkpoint(self) -> Checkpoint:
         """An even position, after a preamble that is a sample itself."""
         return Checkpoint(self._fed - self._fed % 2, b"")

@@ -21,11 +21,13 @@ import structlog
 from app.audio.pcm import Int16
 from app.core import metrics
 from app.core.errors import BadAudio, DeadlineExceeded, EngineUnavailable, SpeechError, from_wire
+from app.serving.decoding.kept import KeptBytes
 from app.serving.decoding.protocol import (
     DATA_CREDIT_BYTES,
     Cancel,
     Credit,
     Data,
+    Discard,
     Done,
     End,
     Failed,
@@ -41,11 +43,18 @@ from app.serving.link import Link
 
 log = structlog.get_logger(__name__)
 
-AWAY_TIMEOUT_S: Final = 20.0
+AWAY_TIMEOUT_S: Final = 30.0
 """For a process that died to be replaced."""
 
 MAX_LOSSES: Final = 5
-"""Deaths of the process that a task survives, whoever was to blame."""
+"""Deaths of the process in a row that a task survives without getting any further."""
+
+MAX_KEPT_BYTES: Final = 4 * 1024 * 1024
+"""Of a task. Only odd streams need more (Ogg whose packets never end where a page does); such a one
+goes on, but does not survive the process."""
+
+MAX_ABANDONED: Final = 1_000
+"""Files to be removed by the next process; it finds older ones by itself, later."""
 
 SILENT_TIMEOUT_S: Final = 60.0
 """After the end of the bytes: for the next piece of audio. The process has its own, shorter limits;
@@ -89,13 +98,10 @@ class DecodingTask:
         self._decoding = decoding
         self.number = number
         self._what = what
-        self._spool = secrets.token_hex(16) if what.is_file else ""
+        self.spool = secrets.token_hex(16) if what.is_file else ""
         self._ended = False
-        # What the next process would need: messages from the restart point on.
-        self._kept: deque[bytes] = deque()
-        self._kept_from = 0  # position (in the present process' count) of the first of them
+        self._kept = KeptBytes()  # what the next process would need
         self._preamble = b""
-        self._preamble_bytes = 0  # of the present process' count that were the preamble
         self._sent = 0
         self._consumed = 0
         self._in_file = 0  # bytes that the file has
@@ -105,6 +111,8 @@ class DecodingTask:
         self._received = 0  # from the present process
         self._restart_at = 0  # where the next process would begin
         self._opened = 0  # how often
+        self._losses = 0  # processes that died under it since it got any further
+        self._unrepeatable = False  # too much would have to be kept
         self._blocks: deque[_Block] = deque()
         self._changed = asyncio.Event()
         self._room_came = asyncio.Event()
@@ -139,9 +147,14 @@ class DecodingTask:
 
     def send(self, data: bytes) -> None:
         """The client's next message. The last one may overdraw the credit."""
-        if not self._done:
-            self._kept.append(data)
-            self._send(data)
+        if self._done:
+            return
+        if not self._unrepeatable:
+            self._kept.add(data)
+            if self._kept.size > MAX_KEPT_BYTES and self._opened and self._decoding.is_connected:
+                self._unrepeatable = True
+                self._kept.clear()
+        self._send(data)
 
     def finish(self) -> None:
         """No more bytes."""
@@ -158,6 +171,7 @@ class DecodingTask:
         Raises:
             SpeechError: it cannot be decoded.
             EngineUnavailable: the process died, and none came back in time.
+            DeadlineExceeded: after the end of the bytes, nothing came for a long time.
         """
         while True:
             while self._blocks:
@@ -175,7 +189,7 @@ class DecodingTask:
     def cancel(self) -> None:
         """Forget the task, here and in the process."""
         if not self._done:
-            self._decoding.send(Cancel(self.number))
+            self._decoding.discard(self)
             self.end(BadAudio())
         self._decoding.forget(self)
 
@@ -193,19 +207,22 @@ class DecodingTask:
     # What the process says
 
     def taken(self, message: Taken) -> None:
+        """See ``protocol.py``."""
         self._consumed = message.consumed
         self._room_came.set()
-        position = message.restart
+        if self._unrepeatable:
+            return
         if self._what.is_file:
-            self._in_file += position - self._kept_from
-        elif position >= self._preamble_bytes:
-            self._preamble = message.preamble
-        else:
-            return  # it has not even read what was repeated
-        self._restart_at = self._base + message.samples
-        self._drop_before(position)
+            self._in_file += message.restart - self._kept.position
+        self._preamble = message.preamble
+        restart_at = self._base + message.samples
+        if restart_at > self._restart_at or message.restart > self._kept.position:
+            self._losses = 0  # it gets on
+        self._restart_at = restart_at
+        self._kept.drop_before(message.restart)
 
     def pcm(self, message: Pcm) -> None:
+        """See ``protocol.py``. What came from a process that died already is dropped."""
         samples = np.frombuffer(message.pcm, dtype="<i2").astype(np.int16, copy=False)
         known = max(self._heard - self._base - self._received, 0)
         self._received += len(samples)
@@ -227,18 +244,18 @@ class DecodingTask:
 
     def open(self) -> None:
         """Open the task at a new process, or for the first time."""
-        if self._opened > MAX_LOSSES:
-            log.error("decoders die under this task, giving it up", task_id=self.log_id)
-            self._decoding.forget(self)
+        if self._opened:
+            self._losses += 1
+        if self._losses > MAX_LOSSES or (self._opened and self._unrepeatable):
+            log.error("the decoder died under this task, giving it up", task_id=self.log_id)
+            self._decoding.discard(self)
             self.end(EngineUnavailable())
             return
         self.has_turn = False
         # A file is decoded anew from its beginning; what is known of it is dropped when it comes.
         self._base, self._received = self._restart_at, 0
-        head = [] if self._what.is_file or not self._preamble else [self._preamble]
-        messages = [*head, *self._kept]
-        self._preamble_bytes = sum(map(len, head))
-        self._kept_from = self._preamble_bytes
+        messages = self._kept.messages
+        self._kept.begin_anew()
         self._sent = self._consumed = 0
         self._decoding.send(
             Open(
@@ -247,8 +264,9 @@ class DecodingTask:
                 sample_rate=self._what.sample_rate,
                 max_bytes=self._what.max_bytes,
                 max_audio_ms=self._what.max_audio_ms,
-                spool=self._spool,
+                spool=self.spool,
                 taken=self._in_file,
+                preamble=self._preamble,
                 suspect_bytes=max(sum(map(len, messages)), 1) if self._opened else 0,
                 log_id=self._what.log_id,
             )
@@ -263,13 +281,6 @@ class DecodingTask:
         self._sent += len(data)
         self._decoding.send(Data(self.number, data))
 
-    def _drop_before(self, position: int) -> None:
-        while self._kept and self._kept_from + len(self._kept[0]) <= position:
-            self._kept_from += len(self._kept.popleft())
-        if self._kept and position > self._kept_from:
-            self._kept[0] = self._kept[0][position - self._kept_from :]
-            self._kept_from = position
-
 
 class Decoding:
     """The connection to the decode process, and this process' tasks there."""
@@ -281,6 +292,8 @@ class Decoding:
         self._welcomed = asyncio.Event()
         self._tasks: dict[int, DecodingTask] = {}
         self._next_number = 0
+        # Files of tasks that ended here; the last process may not have known.
+        self._abandoned: deque[str] = deque(maxlen=MAX_ABANDONED)
         self._giving_up: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -304,6 +317,11 @@ class Decoding:
             self._give_up_later()
         return task
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the process is there."""
+        return self._link is not None and self._welcomed.is_set() and self._link.is_open
+
     def send(self, message: ToDecoder) -> None:
         """Send; a lost connection drops it, and the task is opened again at the next one."""
         if self._link is not None and self._welcomed.is_set():
@@ -312,6 +330,13 @@ class Decoding:
     def forget(self, task: DecodingTask) -> None:
         """The task is over."""
         self._tasks.pop(task.number, None)
+
+    def discard(self, task: DecodingTask) -> None:
+        """The task is over on our side: the process must not go on, nor keep its file."""
+        self.forget(task)
+        self.send(Cancel(task.number))
+        if task.spool:
+            self._abandoned.append(task.spool)
 
     async def _stay_connected(self) -> None:
         attempt = 0
@@ -349,7 +374,7 @@ class Decoding:
         for task in list(self._tasks.values()):
             if task.has_turn:
                 log.error("this task ends the decoder, giving it up", task_id=task.log_id)
-                self.forget(task)
+                self.discard(task)
                 task.end(BadAudio())
 
     def _give_up_later(self) -> None:
@@ -365,8 +390,8 @@ class Decoding:
     def _give_up(self) -> None:
         """No process came in time."""
         self._giving_up = None
-        tasks, self._tasks = self._tasks, {}
-        for task in tasks.values():
+        for task in list(self._tasks.values()):
+            self.discard(task)
             task.end(EngineUnavailable())
 
     def _receive(self, message: FromDecoder) -> None:
@@ -393,6 +418,9 @@ class Decoding:
     def _greet(self) -> None:
         self._welcomed.set()
         self._have_patience()
+        for spool in self._abandoned:
+            self.send(Discard(spool))
+        self._abandoned.clear()
         if again := sum(task.was_opened for task in self._tasks.values()):
             log.warning("decoder lost, repeating its tasks", tasks=again)
             metrics.REPEATED.labels("decode").inc(again)

@@ -19,10 +19,11 @@ import structlog
 
 from app.audio.budget import Budget, too_slow
 from app.audio.container import Block, decode_file
+from app.audio.decode import Checkpoint
 from app.audio.pcm import Int16
-from app.audio.sniff import STREAMING, Kind
+from app.audio.sniff import Kind
 from app.audio.streaming import open_streaming_decoder
-from app.core.errors import AudioTooLong, BadAudio, SpeechError
+from app.core.errors import AudioTooLong, BadAudio, EngineFailed, SpeechError
 from app.serving.decoding.protocol import PCM_CREDIT_BYTES, Open
 from app.serving.decoding.turns import Turns
 
@@ -30,17 +31,10 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-STEP_BYTES: Final = 2048
-"""Of a stream, decoded in one step. Silence in Opus takes 2 bytes for 120 ms, so even this may be
-two minutes."""
+_UNLIMITED: Final = 1 << 62
 
 PADDING_MS: Final = 200
 """An encoder's padding is decoded before it is cut off; the exact limit is the recogniser's."""
-
-_PACKETS: Final = frozenset({Kind.OPUS_PACKETS})
-"""Kinds in which a message's borders are those of a packet."""
-
-_UNLIMITED: Final = 1 << 62
 
 
 class Sink(Protocol):
@@ -111,6 +105,11 @@ class Job(ABC):
         except Exception:
             log.exception("decoding failed", task_id=self._opened.log_id, kind=self._opened.kind)
             self._sink.failed(BadAudio())
+        finally:
+            self._clean()
+
+    def _clean(self) -> None:  # noqa: B027 - a stream leaves nothing
+        """The task is over, and the other side has been told."""
 
     @abstractmethod
     async def _decode(self) -> None: ...
@@ -122,7 +121,7 @@ class Job(ABC):
             await self._came.wait()
         limit = self._opened.max_bytes
         if limit is not None and self._received > limit:
-            raise AudioTooLong(f"The audio is larger than {limit} bytes: send it in parts.")
+            raise AudioTooLong.of_bytes(limit)
         return self._inbox.popleft() if self._inbox else None
 
     async def _step(self, function: Callable[[], T]) -> T:
@@ -170,21 +169,30 @@ class StreamJob(Job):
     async def _decode(self) -> None:
         kind, rate = Kind(self._opened.kind), self._opened.sample_rate
         decoder = await self._step(lambda: open_streaming_decoder(kind, rate))
+        if self._opened.preamble:
+            await self._step(lambda: decoder.resume(self._opened.preamble))
         while (message := await self._next()) is not None:
-            size = len(message) if kind in _PACKETS else STEP_BYTES
+            size = decoder.portion(message)
             for start in range(0, len(message), size):
                 piece = message[start : start + size]
                 samples = await self._timed(partial(decoder.feed, piece))
                 self._count(samples, decoder.sample_rate)
                 self._emit(samples, decoder.sample_rate)
                 self._consumed += len(piece)
-                place = decoder.checkpoint()
-                self._sink.taken(self._consumed, place.position, self._emitted, place.preamble)
+                self._tell_taken(decoder.checkpoint())
                 self._suspect = self._suspect and self._consumed < self._opened.suspect_bytes
                 await self._has_credit()
         samples = await self._timed(decoder.flush)
         self._count(samples, decoder.sample_rate)
         self._emit(samples, decoder.sample_rate)
+
+    def _tell_taken(self, place: Checkpoint) -> None:
+        position = place.position - len(self._opened.preamble)
+        if position < 0:  # inside the preamble: the next one begins where this one did
+            self._sink.taken(self._consumed, 0, 0, self._opened.preamble)
+        else:
+            samples = self._emitted if place.samples is None else place.samples
+            self._sink.taken(self._consumed, position, samples, place.preamble)
 
     async def _timed(self, function: Callable[[], Int16]) -> Int16:
         def timed() -> tuple[Int16, float]:
@@ -203,7 +211,7 @@ class StreamJob(Job):
         self._audio_s += len(samples) / sample_rate
         limit_ms = self._opened.max_audio_ms
         if limit_ms is not None and self._audio_s * 1000 > limit_ms + 1:
-            raise AudioTooLong(f"more than {limit_ms / 1000:g} s of audio in one task")
+            raise AudioTooLong.lasting(limit_ms)
 
 
 class FileJob(Job):
@@ -220,24 +228,23 @@ class FileJob(Job):
         folder: Path,
     ) -> None:
         super().__init__(opened, sink, executor, turns, wall_s)
-        # Its name comes from our own API process; a path in it would be our mistake.
-        self._path = folder / f"{int(opened.spool, 16):032x}"
+        self.path = file_path(folder, opened.spool)
         self._file: BinaryIO | None = None
 
     async def _decode(self) -> None:
-        try:
-            file = await self._in_thread(self._open)
-            while (message := await self._next()) is not None:
-                await self._in_thread(partial(_write, file, message))
-                self._consumed += len(message)
-                self._sink.taken(self._consumed, self._consumed, samples=0)
-            await self._decode_file(file)
-        finally:
-            # It may be there even if this was cancelled while it was opened.
-            if self._file is not None:
-                self._file.close()
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        file = await self._in_thread(self._open)
+        while (message := await self._next()) is not None:
+            await self._in_thread(partial(_write, file, message))
+            self._consumed += len(message)
+            self._sink.taken(self._consumed, self._consumed, samples=0)
+        await self._decode_file(file)
+
+    def _clean(self) -> None:
+        # It may be there even if this was cancelled while it was opened.
+        if self._file is not None:
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     async def _decode_file(self, file: BinaryIO) -> None:
         limit_ms = self._opened.max_audio_ms
@@ -257,11 +264,20 @@ class FileJob(Job):
             blocks.close()
 
     def _open(self) -> BinaryIO:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         self._file = file = os.fdopen(descriptor, "r+b")
+        if os.fstat(descriptor).st_size < self._opened.taken:
+            log.error("a file of the last decoder is gone", task_id=self._opened.log_id)
+            raise EngineFailed
         file.truncate(self._opened.taken)
         file.seek(self._opened.taken)
         return file
+
+
+def file_path(folder: Path, spool: str) -> Path:
+    """Where a file is kept. The name comes from our own API process; a path in it would be our
+    mistake, and is no number."""
+    return folder / f"{int(spool, 16):032x}"
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -271,8 +287,3 @@ def _write(file: BinaryIO, data: bytes) -> None:
 
 def _following(blocks: Iterator[Block]) -> Block | None:
     return next(blocks, None)
-
-
-def is_stream(kind: str) -> bool:
-    """Whether audio of this kind is decoded as it arrives."""
-    return kind in STREAMING

@@ -8,6 +8,7 @@
       ─ End ─►                    ◄─ Turn*              (only of a suspect, around each step)
       ─ Credit* ─►                ◄─ Pcm*, Done | Failed  (credit: PCM_CREDIT_BYTES)
       ─ Cancel ─►                 (nothing more about that task)
+      ─ Discard ─►                (the file of a task that is over)
 
 A task is a stream (``spool`` empty), decoded as its bytes arrive, or a file, which is written to
 ``spool`` and decoded when it is whole. A message of a client stays one ``Data``: for bare Opus
@@ -40,7 +41,8 @@ class Open(_Message, frozen=True, array_like=True, tag=1):
     ``kind``: a value of :class:`app.audio.sniff.Kind` that is not local. ``sample_rate``: what the
     client says (Hz). ``max_bytes``, ``max_audio_ms``: more fails the task; None for no limit.
     ``spool``: hex digits, the file's name in the decode process' folder; "" for a stream.
-    ``taken``: bytes of it that are in that file already. ``suspect_bytes``: of a task that is
+    ``taken``: bytes of it that are in that file already. ``preamble``: of ``Taken``, for a stream
+    that goes on. ``suspect_bytes``: of a task that is
     opened again: it is a suspect until it has consumed so many bytes (a file: to its end).
     """
 
@@ -51,6 +53,7 @@ class Open(_Message, frozen=True, array_like=True, tag=1):
     max_audio_ms: int | None = None
     spool: str = ""
     taken: int = 0
+    preamble: bytes = b""
     suspect_bytes: int = 0
     log_id: str = ""
 
@@ -79,6 +82,12 @@ class Cancel(_Message, frozen=True, array_like=True, tag=5):
     """Forget the task. Nothing about it follows."""
 
     task: int
+
+
+class Discard(_Message, frozen=True, array_like=True, tag=6):
+    """Remove the file of a task that ended while no process was there."""
+
+    spool: str
 
 
 class Welcome(_Message, frozen=True, array_like=True, tag=16):
@@ -126,5 +135,5 @@ class Failed(_Message, frozen=True, array_like=True, tag=21):
     text: str
 
 
-ToDecoder = Open | Data | End | Credit | Cancel
+ToDecoder = Open | Data | End | Credit | Cancel | Discard
 FromDecoder = Welcome | Turn | Taken | Pcm | Done | Failed

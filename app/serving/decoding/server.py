@@ -15,12 +15,13 @@ import structlog
 
 from app.audio.pcm import Int16
 from app.core.errors import BadAudio, SpeechError
-from app.serving.decoding.jobs import FileJob, Job, StreamJob
+from app.serving.decoding.jobs import FileJob, Job, StreamJob, file_path
 from app.serving.decoding.protocol import (
     MAX_PCM_BYTES,
     Cancel,
     Credit,
     Data,
+    Discard,
     Done,
     End,
     Failed,
@@ -58,10 +59,11 @@ class DecodeServer:
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept API processes until cancelled."""
-        await asyncio.to_thread(self._remove_abandoned)
         server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener)
         try:
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.to_thread(self._remove_abandoned)
+                await asyncio.sleep(ABANDONED_AFTER_S / 2)
         finally:
             server.close()
             for connection in list(self._connections):
@@ -79,9 +81,11 @@ class DecodeServer:
 
     def _remove_abandoned(self) -> None:
         oldest = time.time() - ABANDONED_AFTER_S
+        running = [job for each in self._connections.copy() for job in each.running()]
+        used = {job.path for job in running if isinstance(job, FileJob)}
         for path in self.folder.iterdir():
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < oldest:
+                if path not in used and path.stat().st_mtime < oldest:
                     path.unlink()
 
 
@@ -100,6 +104,10 @@ class _Connection:
     def _receive(self, message: ToDecoder) -> None:
         if isinstance(message, Open):
             self._open(message)
+            return
+        if isinstance(message, Discard):
+            with contextlib.suppress(OSError):
+                file_path(self._server.folder, message.spool).unlink()
             return
         found = self._jobs.get(message.task)
         if found is None:
@@ -167,9 +175,11 @@ class _Sink:
             self._link.send(Pcm(self._task, sample_rate, data[start : start + MAX_PCM_BYTES]))
 
     def done(self) -> None:
-        """See ``jobs.py``."""
+        """See ``jobs.py``. Flushed: nobody must ask for the file again, which is removed now."""
         self._link.send(Done(self._task))
+        self._link.flush()
 
     def failed(self, error: SpeechError) -> None:
-        """See ``jobs.py``."""
+        """See ``jobs.py``. Flushed as well."""
         self._link.send(Failed(self._task, type(error).__name__, error.text))
+        self._link.flush()

@@ -38,8 +38,12 @@ class Turns:
             async with self._changed:
                 await self._changed.wait_for(lambda: not self._alone and not self._together)
                 self._alone = True
-        finally:
+        except BaseException:
+            # It may have been woken in place of another, and does not wait for its turn any more.
             self._suspects -= 1
+            await self._tell()
+            raise
+        self._suspects -= 1
         try:
             yield
         finally:
@@ -47,6 +51,5 @@ class Turns:
             await self._tell()
 
     async def _tell(self) -> None:
-        if self._suspects or not self._alone:
-            async with self._changed:
-                self._changed.notify_all()
+        async with self._changed:
+            self._changed.notify_all()

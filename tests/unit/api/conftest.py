@@ -42,6 +42,10 @@ class FakeTask:
         self._service = service
         self._finished = asyncio.Event()
 
+    @property
+    def heard_as(self) -> dict[str, object]:
+        return {"audio": "pcm", "audio_s": 1.5}
+
     async def feed_all(self, data: bytes) -> None:
         self._service.pieces.append(data)
         self._service.fed.set()

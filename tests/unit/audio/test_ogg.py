@@ -50,15 +50,15 @@ def test_any_split_is_the_same(step: int) -> None:
 
 def test_what_a_page_says() -> None:
     first, last = read(page([b"a"], flags=2, serial=9) + page([b"b"], flags=4, granule=-1))
-    assert first == Page(9, 0, True, False, [b"a"])
-    assert last == Page(7, ogg.NO_GRANULE, False, True, [b"b"])
+    assert first == Page(9, 0, True, False, [b"a"], 29)
+    assert last == Page(7, ogg.NO_GRANULE, False, True, [b"b"], 58)
 
 
 def test_own_pages_are_read() -> None:
     for size in (0, 1, 254, 255, 256, 60_000):
         packet = random.Random(size).randbytes(size)
         made = make_page(packet, serial=3, number=2, granule=960, end=True)
-        assert read(made) == [Page(3, 960, False, True, [packet])]
+        assert read(made) == [Page(3, 960, False, True, [packet], len(made))]
     assert make_page(b"abc", serial=7, begin=True) == page([b"abc"], flags=2)
     with pytest.raises(ValueError):
         make_page(bytes(255 * 255), serial=1)

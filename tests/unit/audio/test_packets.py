@@ -8,8 +8,8 @@ import pytest
 from av.audio.frame import AudioFrame
 
 from app.audio.damage import MAX_BAD, Damage
-from app.audio.packets import PacketDecoder, joined
-from app.audio.pcm import EMPTY
+from app.audio.packets import PacketDecoder
+from app.audio.pcm import EMPTY, joined
 from app.core.errors import BadAudio
 from tests.support.encoded import opus_packets
 from tests.support.sound import tone
@@ -109,14 +109,6 @@ def test_channels_are_mixed_down_and_clipped() -> None:
     decoder, context = stubbed(Damage())
     context.next = [frame(16_000, layout="5.1")]
     assert set(decoder.decode(b"x").tolist()) == {16_384}
-
-
-def test_joined() -> None:
-    assert joined([]) is EMPTY
-    assert joined([EMPTY, EMPTY]) is EMPTY
-    one = np.ones(3, np.int16)
-    assert joined([EMPTY, one]) is one
-    assert joined([one, EMPTY, one]).tolist() == [1] * 6
 
 
 def test_the_library_is_imported_late() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audio.pcm import EMPTY, to_float, to_int16
+from app.audio.pcm import EMPTY, joined, to_float, to_int16
 
 
 @given(st.lists(st.integers(-32768, 32767)))
@@ -34,3 +34,11 @@ def test_rounds_to_nearest() -> None:
 def test_empty_is_shared_and_safe() -> None:
     assert EMPTY.size == 0
     assert not EMPTY.flags.writeable
+
+
+def test_joined() -> None:
+    assert joined([]) is EMPTY
+    assert joined([EMPTY, EMPTY]) is EMPTY
+    one = np.ones(3, np.int16)
+    assert joined([EMPTY, one]) is one
+    assert joined([one, EMPTY, one]).tolist() == [1] * 6

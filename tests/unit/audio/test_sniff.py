@@ -73,7 +73,7 @@ def test_frame_headers_overrule_the_names_of_other_codecs(hint: str) -> None:
 @pytest.mark.parametrize("hint", ["pcm", "wav", "opu", "opus"])
 @pytest.mark.parametrize("name", ["mp3", "aac"])
 def test_two_bytes_are_ordinary_samples_of_pcm(name: str, hint: str) -> None:
-    assert what_is(HEADS[name], hint) is hinted(hint)
+    assert what_is(HEADS[name], hint) is (Kind.PCM if hint == "wav" else hinted(hint))
 
 
 @pytest.mark.parametrize("second", range(256))
@@ -81,7 +81,7 @@ def test_pcm_that_begins_like_anything_stays_pcm(second: int) -> None:
     rng = np.random.default_rng(second)
     head = bytes([0xFF, second]) + rng.integers(0, 256, 62, dtype=np.uint8).tobytes()
     assert what_is(head, "pcm") is Kind.PCM
-    assert what_is(head, "wav") is Kind.WAV
+    assert what_is(head, "wav") is Kind.PCM  # without a header, it is nothing else
 
 
 @pytest.mark.parametrize("head", [b"\xff\xfb\xf0\x00", b"\xff\xe8\x90\x00", b"\xff\xfb\x9c\x00"])
@@ -135,7 +135,7 @@ def test_extensible_wav_is_told_by_its_sub_format() -> None:
 )
 def test_names_in_any_spelling(hint: str, kind: Kind) -> None:
     assert hinted(hint) is kind
-    assert what_is(b"\1", hint) is kind
+    assert what_is(b"\1", hint) is (Kind.PCM if kind is Kind.WAV else kind)
 
 
 @pytest.mark.parametrize("hint", ["", "mp3x", "../pcm", "ogg-opus", "concat", "sdp"])

@@ -123,7 +123,8 @@ def test_another_decoder_goes_on_from_every_checkpoint(name: str) -> None:
         assert len(checkpoint.preamble) <= 64 * 1024
         assert done - 2_000 <= checkpoint.position <= done
         second = opened(name, stream)
-        assert not second.feed(checkpoint.preamble).size
+        if checkpoint.preamble:
+            second.resume(checkpoint.preamble)
         after = fed(second, pieces(stream[checkpoint.position :], 333))
         rate = second.sample_rate or first.sample_rate
         assert rate is not None
@@ -139,13 +140,13 @@ def test_checkpoints_count_the_preamble(name: str) -> None:
     first.feed(stream[:3_000])
     one = first.checkpoint()
     second = opened(name, stream)
-    second.feed(one.preamble)
+    second.resume(one.preamble)
     second.feed(stream[one.position : 5_000])
     two = second.checkpoint()
     third = opened(name, stream)
     first.feed(stream[3_000:5_000])
     assert one.position - len(one.preamble) + two.position == first.checkpoint().position
-    third.feed(two.preamble)
+    third.resume(two.preamble)
     assert third.checkpoint().position == len(two.preamble)
 
 
@@ -157,7 +158,7 @@ def test_checkpoint_inside_a_tag() -> None:
     checkpoint = first.checkpoint()
     assert checkpoint.position == 9_000
     second = open_streaming_decoder(Kind.MP3, 16_000)
-    second.feed(checkpoint.preamble)
+    second.resume(checkpoint.preamble)
     assert np.array_equal(fed(second, [stream[9_000:]]), whole)
 
 
@@ -369,7 +370,7 @@ def test_checkpoint_says_how_packets_are_framed(bare: bool) -> None:
     checkpoint = first.checkpoint()
     assert checkpoint.position == sum(map(len, messages[:40]))
     second = open_streaming_decoder(Kind.OPUS_PACKETS, 16_000)
-    second.feed(checkpoint.preamble)
+    second.resume(checkpoint.preamble)
     # Framed packets may go on in the middle of a message.
     rest = messages[40:] if bare else pieces(b"".join(messages[40:]), 5)
     after = fed(second, rest)
@@ -434,3 +435,19 @@ def test_refused() -> None:
         open_streaming_decoder(Kind.FLAC, 16_000)
     with pytest.raises(UnsupportedSampleRate):
         open_streaming_decoder(Kind.MP3, 7_999)
+
+
+def _padded(packet: bytes, size: int) -> bytes:
+    """The same packet of one frame with padding (RFC 6716 section 3.2.5)."""
+    assert packet[0] & 3 == 0
+    padding = size - len(packet) - 2
+    return bytes([packet[0] | 3, 0x41, padding]) + packet[1:] + bytes(padding)
+
+
+def test_a_length_of_255_is_no_preamble() -> None:
+    packets = [_padded(packet, 255) for packet in opus_packets(sound(16_000), 16_000)]
+    stream = b"".join(map(opus_frames.frame, packets))
+    whole = fed(open_streaming_decoder(Kind.OPU, 16_000), [stream])
+    assert len(whole) == 960 * len(packets)
+    cut = fed(open_streaming_decoder(Kind.OPU, 16_000), pieces(stream, 1))
+    assert np.array_equal(cut, whole)

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.audio.levels import Levels, measure
+from app.audio.threshold import exactly
 from app.cli import cli, levels_picture, png, time_axis
 from app.cli.levels_chart import chart
 from tests.support.encoded import encoded
@@ -96,7 +97,7 @@ def test_the_plot(recording: Path) -> None:
     # 0.001 is the last row: all three parts reach it.
     lowest = next(line for line in lines if line.startswith("  0.001  |"))
     assert lowest.endswith("|" + "." * 10 + "#" * 15 + "." * 15)
-    assert "passed 38 % (15 of 40 blocks, 0 of them below the threshold)" in result.stdout
+    assert "passed 38 % (15 of 40 blocks: 15 open, 0 held)" in result.stdout
     assert "the gate opened once" in result.stdout
     assert "median RMS: passed 0.21, gated 0.0014" in result.stdout
     assert "threshold 0.01: fits; " in result.stdout
@@ -129,6 +130,7 @@ def test_colour_only_adds_to_the_marks() -> None:
         ("webm-opus", "webm"),
         ("ogg-opus", "ogg"),
         ("ogg-opus", "bin"),
+        ("opu", "opu"),
     ],
 )
 def test_other_formats(format: str, suffix: str, tmp_path: Path) -> None:
@@ -162,7 +164,8 @@ def test_other_rates(rate: int, tmp_path: Path) -> None:
         ("a.pcm", SOUND.tobytes(), ["--sample-rate", "100"], "8000 to 192000 Hz"),
         ("a.wav", b"RIFF\x24\0\0\0WAVEfmt ", [], "ends inside the header"),
         ("a.flac", b"fLaC" + bytes(100), [], "cannot be decoded"),
-        ("a.opu", b"\x03abc", [], "without a container"),
+        ("a.opu", b"\x05abc", [], "no audio of the given format"),
+        ("a.opus", b"\x03abc", [], "a file that ends with .opu"),
         ("a.pcm", b"", ["--sample-rate", "16000"], "has no audio"),
     ],
 )
@@ -247,11 +250,48 @@ def test_a_picture_of_an_hour_has_the_same_size() -> None:
     assert (len(rows[0]), len(rows)) == (levels_picture.WIDTH, levels_picture.HEIGHT)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.00001, 1.0])
-def test_a_picture_at_the_ends_of_the_scale(threshold: float) -> None:
+@pytest.mark.parametrize("threshold", [0.0, 1e-9, 0.00001, 0.0125, 1.0])
+def test_what_is_written_can_be_read_at_the_ends_of_the_scale(
+    threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[int, int, str]] = []
+
+    class Watched(png.Picture):
+        def write(self, left: int, top: int, text: str, colour: int) -> None:
+            written.append((left, top, text))
+            super().write(left, top, text, colour)
+
+    monkeypatch.setattr(levels_picture, "Picture", Watched)
     found = measure([SOUND], threshold, 800)
-    assert len(pixels(levels_picture.picture(found))) == levels_picture.HEIGHT
-    assert chart(found, 80)
+    rows = pixels(levels_picture.picture(found))
+    assert len(rows) == levels_picture.HEIGHT
+    texts = [text for _, _, text in written]
+    assert f"threshold {exactly(threshold)}" in texts
+    assert {"1", "0.1", "0.0001", "0:00"} <= set(texts)
+    assert set("".join(texts).upper()) <= {*png.FONT, " "}
+    boxes: list[tuple[int, int, int, int]] = []
+    for left, top, text in written:
+        right, bottom = left + png.text_width(text), top + png.GLYPH_HEIGHT
+        assert left >= 0 and right <= levels_picture.WIDTH, text
+        assert top >= 0 and bottom <= levels_picture.HEIGHT, text
+        # Every character has left dots of ink.
+        for index, character in enumerate(text):
+            at = left + index * (png.text_width("00") - png.text_width("0"))
+            cell = b"".join(row[at : at + png.GLYPH_WIDTH] for row in rows[top:bottom])
+            assert character == " " or levels_picture.COLOURS.index((64, 64, 64)) in cell
+        assert not any(
+            left < other[2] and other[0] < right and top < other[3] and other[1] < bottom
+            for other in boxes
+        ), text
+        boxes.append((left, top, right, bottom))
+
+
+def test_thresholds_are_never_written_in_powers_of_ten(recording: Path) -> None:
+    printed = run(recording, "--threshold", "0.00001").stdout
+    # All rows begin at the same column, however long their labels are.
+    assert len({line.index("|") for line in printed.splitlines() if "|" in line}) == 1
+    assert "0.00001 >|" in printed and "threshold 0.00001: " in printed
+    assert "e-05" not in printed
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(recording: Path, tmp_path: Path) -> None:

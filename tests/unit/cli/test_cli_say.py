@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
+from app.audio.encode import ENCODABLE
 from app.cli import cli
 
 PCM = bytes(range(256)) * 100
@@ -69,6 +70,36 @@ def test_a_pcm_file_has_no_header(server: Any, tmp_path: Path) -> None:
     server.script = Synthesizer()
     assert invoke(server, "x", "-o", "out.PCM").exit_code == 0
     assert (tmp_path / "out.PCM").read_bytes() == PCM
+
+
+@pytest.mark.parametrize("format", sorted({*ENCODABLE} - {"wav", "pcm"}))
+def test_the_suffix_is_the_format(format: str, server: Any, tmp_path: Path) -> None:
+    server.script = heard = Synthesizer()
+    result = invoke(server, "x", "-o", f"out.{format.upper()}")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == f"out.{format.upper()}: 25.6 KB of {format}\n"
+    assert heard.starts[0]["format"] == format
+    assert (tmp_path / f"out.{format.upper()}").read_bytes() == PCM
+
+
+def test_an_unknown_suffix_is_refused_before_anything_is_spoken(
+    server: Any, tmp_path: Path
+) -> None:
+    server.script = heard = Synthesizer()
+    result = invoke(server, "x", "-o", "out.m4a")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "funspeech: out.m4a: there is no format .m4a; "
+        "use one of .pcm, .wav, .mp3, .opus, .ogg, .opu, .aac, .flac\n"
+    )
+    assert not heard.starts and not list(tmp_path.iterdir())
+
+
+def test_a_name_without_a_suffix_is_wav(server: Any, tmp_path: Path) -> None:
+    server.script = Synthesizer()
+    assert invoke(server, "x", "-o", "out").exit_code == 0
+    with wave.open(str(tmp_path / "out")) as file:
+        assert file.readframes(file.getnframes()) == PCM
 
 
 def test_standard_output_gets_the_servers_wav(server: Any) -> None:

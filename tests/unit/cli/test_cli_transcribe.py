@@ -130,13 +130,57 @@ def test_several_files_are_named_and_one_failure_does_not_stop_the_rest(
     server: Any, tmp_path: Path
 ) -> None:
     server.script = Transcriber()
-    good, bad = wav(tmp_path / "good.wav"), tmp_path / "bad.mp3"
-    bad.write_bytes(b"ID3")
+    good, bad = wav(tmp_path / "good.wav"), tmp_path / "bad.txt"
+    bad.write_bytes(b"text")
     result = invoke(server, bad, good, tmp_path / "missing.wav")
     assert result.exit_code == 1
     assert result.stdout == f"{good}:\n[00:00.090 - 01:01.500] got 10000\n"
-    assert "bad.mp3 is no WAV file; convert it" in result.stderr
+    assert "bad.txt is not in a known format; convert it" in result.stderr
     assert "missing.wav: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "format"),
+    [
+        ("a.mp3", b"ID3\4\0", "mp3"),
+        ("a.M4A", b"\0\0\0 ftyp", "m4a"),
+        ("a.opu", b"\x03abc", "opu"),
+        ("a.ogg", b"OggS", "ogg"),
+        # No name of a format, but unmistakable; the server looks at the content, too.
+        ("a.bin", b"fLaC", "pcm"),
+    ],
+)
+def test_other_formats_are_sent_as_they_are(
+    name: str, head: bytes, format: str, server: Any, tmp_path: Path
+) -> None:
+    server.script = heard = Transcriber()
+    path = tmp_path / name
+    path.write_bytes(head + bytes(range(250)) * 40)
+    result = invoke(server, path)
+    assert result.exit_code == 0, result.stderr
+    assert heard.audio == [path.read_bytes()]
+    assert heard.starts[0]["format"] == format
+
+
+def test_only_what_tells_its_time_is_sent_in_real_time(server: Any, tmp_path: Path) -> None:
+    server.script = heard = Transcriber()
+    path = tmp_path / "a.mp3"
+    path.write_bytes(b"ID3\4\0" + bytes(1_000))
+    result = invoke(server, "--realtime", path)
+    assert result.exit_code == 1
+    assert "--realtime is for WAV and raw PCM" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not heard.starts
+
+
+def test_wav_whose_codec_only_the_server_reads(tmp_path: Path) -> None:
+    gsm = bytearray(make_header(8_000, 100) + bytes(200))
+    gsm[20:22], gsm[34:36] = (0x31).to_bytes(2, "little"), bytes(2)  # codec, bits
+    path = tmp_path / "gsm.wav"
+    path.write_bytes(gsm)
+    recording = open_recording(path, None)
+    assert (recording.format, recording.bytes_per_second) == ("wav", None)
+    assert b"".join(recording.pieces()) == bytes(gsm)
 
 
 def test_a_failed_task_is_one_line(server: Any, tmp_path: Path) -> None:
@@ -188,7 +232,7 @@ def test_a_stream_of_unknown_length_goes_to_its_end(tmp_path: Path) -> None:
     path.write_bytes(make_header(16_000, None) + bytes(8_001))
     recording = open_recording(path, None)
     assert [len(piece) for piece in recording.pieces()] == [3_200, 3_200, 1_601]
-    assert recording.seconds == 8_001 / 32_000
+    assert (recording.size, recording.bytes_per_second) == (8_001, 32_000)
 
 
 @pytest.mark.parametrize("size", [12, 20, 30])

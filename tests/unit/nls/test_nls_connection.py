@@ -257,7 +257,7 @@ def test_no_start_silence_unless_given(limit: object) -> None:
 
 
 def test_formats_are_those_of_the_limits() -> None:
-    limits = Limits(recognition_formats=frozenset({"opus"}), synthesis_formats=frozenset({"mp3"}))
+    limits = Limits(recognition_formats=("opus",), synthesis_formats=("mp3",))
     payload = {"format": "opus", "text": "hi"}
     assert isinstance(
         Client(limits).say("SpeechRecognizer", "StartRecognition", 110, payload)[0],

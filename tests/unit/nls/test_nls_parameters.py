@@ -24,7 +24,7 @@ from app.nls.parameters import (
     volume_factor,
 )
 
-FORMATS = frozenset({"pcm", "wav"})
+FORMATS = ("pcm", "wav")
 
 
 def recognition(values: Values) -> RecognitionRequest:

@@ -41,6 +41,12 @@ class World:
         found = [samples async for samples, _ in task.blocks()]
         return np.concatenate(found) if found else np.zeros(0, np.int16)
 
+    async def emptied(self) -> None:
+        """Wait until no file is left."""
+        async with asyncio.timeout(10):
+            while list(self.folder.iterdir()):  # noqa: ASYNC110 - another process' work
+                await asyncio.sleep(0.005)
+
     async def kill(self) -> None:
         """Kill the process, and wait for the next."""
         assert self.child.pid is not None
@@ -105,7 +111,7 @@ async def test_what_goes_in_comes_out(world: World, what: Undecoded) -> None:
     sending = asyncio.create_task(send_all(task, audio.tobytes()))
     assert np.array_equal(await world.decoded(task), audio)
     await sending
-    assert list(world.folder.iterdir()) == []
+    await world.emptied()
 
 
 async def test_a_stream_comes_out_before_its_end(world: World) -> None:
@@ -136,7 +142,7 @@ async def test_a_death_costs_nothing_that_was_not_to_blame(
         await send_all(task, audio.tobytes()[half:], size)
     for result in results:
         assert np.array_equal(await result, audio)
-    assert list(world.folder.iterdir()) == []
+    await world.emptied()
 
 
 @pytest.mark.parametrize("poisoned", [STREAM, FILE])
@@ -199,8 +205,7 @@ async def test_a_cancelled_file_is_removed(world: World) -> None:
     while not list(world.folder.iterdir()):  # noqa: ASYNC110 - another process' work
         await asyncio.sleep(0.005)
     task.cancel()
-    while list(world.folder.iterdir()):  # noqa: ASYNC110 - another process' work
-        await asyncio.sleep(0.005)
+    await world.emptied()
 
 
 async def test_a_task_waits_for_a_process_that_is_away(world: World) -> None:
@@ -221,3 +226,50 @@ async def test_without_a_process_it_fails_in_time(
         with pytest.raises(EngineUnavailable):
             async for _ in task.blocks():
                 pass
+
+
+async def test_files_of_tasks_that_end_while_no_process_is_there_are_removed(world: World) -> None:
+    tasks = [world.decoding.open(FILE) for _ in range(3)]
+    for task in tasks:
+        task.send(numbers(1_000).tobytes())
+    while len(list(world.folder.iterdir())) < 3:  # noqa: ASYNC110 - another process' work
+        await asyncio.sleep(0.005)
+    assert world.child.pid is not None
+    os.kill(world.child.pid, signal.SIGKILL)
+    while world.child.ready.is_set():  # noqa: ASYNC110 - told by a process' end
+        await asyncio.sleep(0.005)
+    for task in tasks:
+        task.cancel()
+    await world.emptied()
+
+
+async def test_a_stream_that_gets_on_survives_any_number_of_deaths(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_LOSSES", 1)
+    audio = numbers(4_000)
+    task = world.decoding.open(STREAM)
+    result = asyncio.create_task(world.decoded(task))
+    for part in range(4):
+        task.send(audio[part * 1_000 : (part + 1) * 1_000].tobytes())
+        while task._heard < (part + 1) * 1_000 or task._kept.size:  # noqa: ASYNC110 - a process
+            await asyncio.sleep(0.005)
+        await world.kill()
+    task.finish()
+    assert np.array_equal(await result, audio)
+
+
+async def test_what_cannot_be_kept_goes_on_and_dies_with_the_process(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_KEPT_BYTES", 1_000)
+    task = world.decoding.open(STREAM)
+    while not task.was_opened:  # noqa: ASYNC110 - told by a socket
+        await asyncio.sleep(0.005)
+    task.send(numbers(2_000).tobytes())
+    blocks = aiter(task.blocks())
+    assert sum([len((await anext(blocks))[0]) for _ in range(2)]) == 2_000
+    assert task._kept.size == 0
+    await world.kill()
+    with pytest.raises(EngineUnavailable):
+        await anext(blocks)

@@ -10,7 +10,7 @@ from av import AudioResampler
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
-from app.audio.frames import MAX_VALUES, check_frame, frame_samples
+from app.audio.ffmpeg_frames import MAX_VALUES, check_frame, frame_samples
 from app.core.errors import BadAudio
 
 LEFT = np.array([0, 1000, -32768, 32767, 5], dtype=np.int16)
@@ -102,7 +102,7 @@ def test_eight_planes_are_read() -> None:
 
 def test_more_planes_are_refused_and_more_interleaved_channels_are_not() -> None:
     values = np.arange(900, dtype=np.int16)
-    with pytest.raises(BadAudio, match="Use 1 to 8"):
+    with pytest.raises(BadAudio, match="send 1 to 8"):
         check_frame(_sized(AudioFrame("s16p", "9 channels", 100)))
     frame = _frame(values.reshape(1, 900), "s16", "9 channels")
     check_frame(frame)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.audio.decode import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from app.audio.decode import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, wrong_rate
 from app.audio.pcm import FULL_SCALE, Float32, Int16, to_int16
 from app.core.errors import BadAudio
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
 
 Channels = Literal["mix", "split"]
+"""``mix``: the mean, which is what a recogniser hears. ``split``: each by itself, for interfaces in
+which a recording's channels are its speakers; none of this version has that."""
 
 MAX_VALUES: Final = 1 << 21
 """Samples of all channels in one frame; the largest that a real encoder makes (FLAC, 8 channels of
@@ -44,14 +46,12 @@ def check_frame(frame: AudioFrame) -> None:
     """
     channels = frame.layout.nb_channels
     if not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
-        raise BadAudio(
-            f"Invalid sample rate in the audio! Use {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
-        )
+        raise BadAudio(wrong_rate(frame.sample_rate))
     most = MAX_PLANES if frame.format.is_planar else MAX_CHANNELS
     if not 1 <= channels <= most:
-        raise BadAudio(f"Invalid number of channels in the audio! Use 1 to {most}.")
+        raise BadAudio(f"Invalid number of channels! The audio has {channels}: send 1 to {most}.")
     if frame.samples * channels > MAX_VALUES:
-        raise BadAudio("The audio cannot be decoded: its blocks are too large.")
+        raise BadAudio("The audio cannot be decoded: its blocks are too large; convert it to wav.")
 
 
 def frame_samples(frame: AudioFrame, channels: Channels) -> Int16:

@@ -254,7 +254,8 @@ async def test_kept_alive_connections_are_told_to_go(tmp_path: Path) -> None:
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     async with (
-        live_server(tmp_path, drain_timeout_seconds=60) as live,
+        # One API server: another one, with nothing to wait for, would be gone before its clients.
+        live_server(tmp_path, apis=1, drain_timeout_seconds=60) as live,
         opened(live) as holding,
     ):
         await transcribing(holding, 400)

@@ -111,7 +111,8 @@ async def test_streams_spread_over_a_worker_that_came_back(
     """All streams are on one worker; between their sentences half of them go to the other one."""
     monkeypatch.setattr("app.serving.pool.SLOW_START_S", 0.1)
     monkeypatch.setattr("app.serving.pool.MOVE_INTERVAL_S", 0.0)
-    async with live_server(tmp_path, tts=None, replicas=2, max_streams=20) as live:
+    # One API server: two that see the same light worker move a stream each.
+    async with live_server(tmp_path, tts=None, replicas=2, apis=1, max_streams=20) as live:
         client = NlsClient(live.ws)
         go_on = asyncio.Event()
         away = live.workers[1]

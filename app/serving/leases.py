@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from app.core.errors import AppkeyBusy, EngineUnavailable
-from app.serving.link import Link
+from app.serving.link import Link, stay_connected
 from app.serving.quota import FromQuota, Give, Take, Taken
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 ANSWER_TIMEOUT_S: Final = 5.0
 """For the answer, and for a connection that has just broken to come back."""
 
-_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 _KEY_BYTES: Final = 16
 _NOT_COUNTED: Final = "The tasks of this appkey cannot be counted now; try again later."
 
@@ -104,23 +103,14 @@ class _Leases:
 
     async def stay_connected(self) -> None:
         """Connect, and connect again, until cancelled."""
-        attempt = 0
         try:
-            while True:
-                try:
-                    await self._connect_once()
-                    attempt = 0
-                    log.warning("connection to the quota lost")
-                except OSError as error:
-                    log.debug("quota not reachable", error=str(error))
-                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
-                attempt += 1
+            await stay_connected(self._connect_once, "quota")
         finally:
             if self._link is not None:
                 self._link.close()
 
-    async def _connect_once(self) -> None:
-        """Hold one connection until it is lost."""
+    async def _connect_once(self) -> bool:
+        """Hold one connection until it is lost. Any was good: nobody has to greet."""
         self._lost = asyncio.Event()
         self._link = link = Link(FromQuota, self._receive, self._on_lost)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, self._socket_path)
@@ -130,6 +120,8 @@ class _Leases:
         if not self._lost.is_set():
             self._connected.set()
         await self._lost.wait()
+        log.warning("connection to the quota lost")
+        return True
 
     def _on_lost(self) -> None:
         self._connected.clear()

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, cast
 
 import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _LENGTH: Final = struct.Struct("<I")
+_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 class Link(asyncio.Protocol):
     """One end of the socket: messages out, coalesced into few writes; messages in, by callback.
 
     ``on_message`` gets each decoded message, ``on_lost`` is called once, both on the event loop.
-    Who has to greet overrides ``connection_made``, and nothing else. Writes never block: what is
-    outstanding is bounded by the credits. ``before_flush`` may add messages to the write that is
-    about to happen.
+    Writes never block: what is outstanding is bounded by the credits. ``before_flush`` may add
+    messages to the write that is about to happen; ``on_open`` is called once the link can send, by
+    whoever has to greet.
     """
 
     def __init__(
@@ -32,12 +36,14 @@ class Link(asyncio.Protocol):
         on_message: Callable[[Any], None],
         on_lost: Callable[[], None],
         before_flush: Callable[[], msgspec.Struct | None] = lambda: None,
+        on_open: Callable[[], None] = lambda: None,
     ) -> None:
         self._decoder = msgspec.msgpack.Decoder(incoming)
         self._encoder = msgspec.msgpack.Encoder()
         self._on_message = on_message
         self._on_lost = on_lost
         self._before_flush = before_flush
+        self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._in = bytearray()
@@ -96,6 +102,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._on_open()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._flush_at is not None:
@@ -126,3 +133,18 @@ class Link(asyncio.Protocol):
     def _fail(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+async def stay_connected(connect_once: Callable[[], Awaitable[bool]], peer: str) -> NoReturn:
+    """Connect, and connect again, until cancelled: soon after a good connection, ever later while
+    there is none. ``connect_once`` holds one connection until it is lost, and returns whether it
+    was good for anything; ``peer`` names the other process in the log."""
+    attempt = 0
+    while True:
+        try:
+            if await connect_once():
+                attempt = 0
+        except OSError as error:
+            log.debug("process not reachable", peer=peer, error=str(error))
+        await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
+        attempt += 1

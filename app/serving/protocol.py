@@ -28,8 +28,6 @@ import msgspec
 
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Role, Utterance
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
-from app.serving.link import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
-from app.serving.link import Link as Link
 
 PROTOCOL_VERSION: Final = 1
 AUDIO_IN_CREDIT_S: Final = 5.0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from app.core.errors import EngineLost, EngineUnavailable, from_wire
 from app.core.speech import RecognitionOptions, Role, Utterance
 from app.serving.handles import RecognitionHandle, SpeechHandle
+from app.serving.link import Link, stay_connected
 from app.serving.protocol import (
     PROTOCOL_VERSION,
     Done,
@@ -19,7 +20,6 @@ from app.serving.protocol import (
     Granted,
     Hello,
     Leaving,
-    Link,
     Load,
     OpenRecognition,
     OpenSynthesis,
@@ -33,7 +33,6 @@ from app.serving.protocol import (
 
 log = structlog.get_logger(__name__)
 
-_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 H = TypeVar("H", RecognitionHandle, SpeechHandle)
 
@@ -60,16 +59,8 @@ class Replica:
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        attempt = 0
         try:
-            while True:
-                try:
-                    if await self._connect_once():
-                        attempt = 0
-                except OSError as error:
-                    log.debug("worker not reachable", replica=self.name, error=str(error))
-                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
-                attempt += 1
+            await stay_connected(self._connect_once, self.name)
         finally:
             if self._link is not None:
                 self._link.close()

@@ -39,7 +39,7 @@ from app.serving.decoding.protocol import (
     Turn,
     Welcome,
 )
-from app.serving.link import Link
+from app.serving.link import Link, stay_connected
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +59,6 @@ MAX_ABANDONED: Final = 1_000
 SILENT_TIMEOUT_S: Final = 60.0
 """After the end of the bytes: for the next piece of audio. The process has its own, shorter limits;
 this is for one that is stopped, until the supervisor has replaced it."""
-
-_RECONNECT_S: Final = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,17 +337,8 @@ class Decoding:
             self._abandoned.append(task.spool)
 
     async def _stay_connected(self) -> None:
-        attempt = 0
         try:
-            while True:
-                try:
-                    if await self._connect_once():
-                        attempt = 0
-                        self._give_up_later()
-                except OSError as error:
-                    log.debug("decoder not reachable", error=str(error))
-                await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
-                attempt += 1
+            await stay_connected(self._connect_once, "decode")
         finally:
             self._have_patience()
             if self._link is not None:
@@ -364,6 +353,8 @@ class Decoding:
         greeted = self._welcomed.is_set()
         self._welcomed.clear()
         self._blame()
+        if greeted:
+            self._give_up_later()
         return greeted
 
     def _on_lost(self) -> None:

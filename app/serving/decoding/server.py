@@ -95,7 +95,9 @@ class _Connection:
     def __init__(self, server: DecodeServer) -> None:
         self._server = server
         self._jobs: dict[int, tuple[Job, asyncio.Task[None]]] = {}
-        self.link = _WelcomingLink(ToDecoder, self._receive, self._lost)
+        self.link = Link(
+            ToDecoder, self._receive, self._lost, on_open=lambda: self.link.send(Welcome())
+        )
 
     def running(self) -> list[Job]:
         """The tasks. Any thread."""
@@ -141,14 +143,6 @@ class _Connection:
         for _, running in self._jobs.values():
             running.cancel()
         self._server.forget(self)
-
-
-class _WelcomingLink(Link):
-    """A link that greets."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.send(Welcome())
 
 
 class _Sink:

@@ -27,6 +27,7 @@ from app.engines.base import (
     SentenceRecognizer,
     Synthesizer,
 )
+from app.serving.link import Link
 from app.serving.protocol import (
     PROTOCOL_VERSION,
     Audio,
@@ -39,7 +40,6 @@ from app.serving.protocol import (
     Granted,
     Hello,
     Leaving,
-    Link,
     Load,
     OpenRecognition,
     OpenSynthesis,
@@ -246,7 +246,13 @@ class _Connection:
         self._server = server
         self._tasks: dict[int, _Task] = {}
         self._told_load = -1
-        self.link = _WorkerLink(self)
+        self.link = Link(
+            ToWorker,
+            self.receive,
+            self.lost,
+            before_flush=self.load_to_tell,
+            on_open=self.opened,
+        )
 
     def opened(self) -> None:
         self.link.send(self._server.hello)
@@ -314,20 +320,6 @@ class _Connection:
         self._server.forget(self)
         for task in list(self._tasks.values()):
             task.cancel()
-
-
-class _WorkerLink(Link):
-    """A link that greets."""
-
-    def __init__(self, connection: _Connection) -> None:
-        super().__init__(
-            ToWorker, connection.receive, connection.lost, before_flush=connection.load_to_tell
-        )
-        self._connection = connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connection.opened()
 
 
 class _Task:

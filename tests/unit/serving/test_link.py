@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.speech import RecognitionOptions, SentenceEnded, Word
+from app.serving.link import MAX_MESSAGE_BYTES, Link
 from app.serving.protocol import (
-    MAX_MESSAGE_BYTES,
     Audio,
     Cancel,
-    Link,
     Load,
     OpenRecognition,
     Recognized,

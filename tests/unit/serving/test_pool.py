@@ -21,6 +21,7 @@ from app.core.speech import (
 )
 from app.engines.base import RecognizerCapabilities, SynthesizerCapabilities
 from app.serving import handles
+from app.serving.link import Link
 from app.serving.pool import Pool
 from app.serving.protocol import (
     PROTOCOL_VERSION,
@@ -31,7 +32,6 @@ from app.serving.protocol import (
     Granted,
     Hello,
     Leaving,
-    Link,
     Load,
     OpenRecognition,
     OpenSynthesis,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -158,6 +159,14 @@ async def running_app(
             synthesis.close()
 
 
+def _ready(control: Control) -> None:
+    # What was loaded until now stays: the collector need not walk through it again and again, which
+    # was a sixth of this process' CPU time with 100 streams.
+    gc.collect()
+    gc.freeze()
+    control.ready()
+
+
 async def _serve(told: dict[str, Any], control: Control, listener: socket.socket) -> None:
     config = Config.model_validate(told["settings"])
     replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
@@ -170,7 +179,7 @@ async def _serve(told: dict[str, Any], control: Control, listener: socket.socket
             ssl_certfile=config.ssl_certfile,
             ssl_keyfile=config.ssl_keyfile,
             stop_grace_s=STOP_GRACE_S,
-            on_started=control.ready,
+            on_started=lambda: _ready(control),
         )
 
         def reload() -> None:

@@ -91,7 +91,10 @@ def _request(request: Request, call: Call, doors: Doors) -> RecognitionRequest:
         max_audio_ms=doors.limits.max_audio_ms,
     )
     options = msgspec.structs.replace(
-        wanted.options, partials=False, max_sentence_silence_ms=WHOLE_UTTERANCE_MS
+        wanted.options,
+        partials=False,
+        live=False,
+        max_sentence_silence_ms=WHOLE_UTTERANCE_MS,
     )
     # A file is what somebody chose to send, however quiet; the gate is for live microphones.
     return msgspec.structs.replace(wanted, options=options, near_field_gate=False, progress=False)

@@ -5,13 +5,15 @@ Positions are in samples (16 kHz) since the start of the stream.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 SAMPLE_RATE: Final = 16_000
 WINDOW_SAMPLES: Final = 512
-"""Samples per probability; the same number as in ``vad.py``, which is too heavy to import here."""
+"""Samples per probability of the server's own VAD; the same number as in ``vad.py``, which is too
+heavy to import here."""
 
 START_PROBABILITY: Final = 0.5
 """A window from this on is speech. silero's own default."""
@@ -20,10 +22,12 @@ STOP_PROBABILITY: Final = 0.35
 not make a hole."""
 START_WINDOWS: Final = 3
 START_SPEECH_WINDOWS: Final = 2
-"""A sentence begins when 2 of the last 3 windows (96 ms) are speech: one alone is a click."""
+"""A sentence begins when 2 of the last 3 windows (96 ms) are speech: one alone is a click. Of
+shorter windows as many more as the same time needs."""
 
 SHORTEST_CUT_SAMPLES: Final = (START_WINDOWS + 1) * WINDOW_SAMPLES
-"""A smaller limit on the length of a sentence counts as this (128 ms)."""
+"""A smaller limit on the length of a sentence counts as this (128 ms; with windows of another
+length, those that confirm a start and one more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,23 @@ class Endpointer:
 
     ``max_sentence_silence_ms``: silence that ends a sentence. ``max_sentence_ms``: a sentence is
     cut before it becomes longer; if speech goes on, the next begins right there.
+    ``window_samples``: samples per probability.
     """
 
-    def __init__(self, max_sentence_silence_ms: int, max_sentence_ms: int) -> None:
+    def __init__(
+        self,
+        max_sentence_silence_ms: int,
+        max_sentence_ms: int,
+        window_samples: int = WINDOW_SAMPLES,
+    ) -> None:
         self.configure(max_sentence_silence_ms)
+        self._window = window_samples
+        start_windows = max(START_WINDOWS, round(START_WINDOWS * WINDOW_SAMPLES / window_samples))
+        self._start_speech = math.ceil(start_windows * START_SPEECH_WINDOWS / START_WINDOWS)
         # At least the windows that confirm a start and one more, so that every limit holds.
-        self._max_sentence = max(_samples(max_sentence_ms), SHORTEST_CUT_SAMPLES)
+        self._max_sentence = max(_samples(max_sentence_ms), (start_windows + 1) * window_samples)
         self._position = 0
-        self._recent: deque[bool] = deque(maxlen=START_WINDOWS)
+        self._recent: deque[bool] = deque(maxlen=start_windows)
         self._start: int | None = None
         self._speech_end = 0
         self._speaking = False
@@ -68,8 +81,8 @@ class Endpointer:
         self._max_silence = _samples(max_sentence_silence_ms)
 
     def feed(self, probability: float) -> list[Endpoint]:
-        """Take in the speech probability of the next window of 512 samples."""
-        self._position += WINDOW_SAMPLES
+        """Take in the speech probability of the next window."""
+        self._position += self._window
         if self._start is None:
             return self._feed_closed(probability)
         return self._feed_open(self._start, probability)
@@ -99,7 +112,7 @@ class Endpointer:
             return [self._open()]
         self._speaking = False
         self._recent.append(probability >= START_PROBABILITY)
-        if sum(self._recent) < START_SPEECH_WINDOWS:
+        if sum(self._recent) < self._start_speech:
             return []
         return [self._open()]
 
@@ -112,17 +125,17 @@ class Endpointer:
             self._speech_end = self._position
         if self._position - self._speech_end >= self._max_silence and not self._speaking:
             return [self._close(start, cut=False)]
-        if self._position + WINDOW_SAMPLES - start > self._max_sentence:
+        if self._position + self._window - start > self._max_sentence:
             return [self._close(start, cut=True)]
         return []
 
     def _open(self) -> SpeechStarted:
         """Begin a sentence at the first window of speech among the recent ones."""
-        oldest = self._position - len(self._recent) * WINDOW_SAMPLES
+        oldest = self._position - len(self._recent) * self._window
         recent = list(self._recent)
-        self._start = oldest + recent.index(True) * WINDOW_SAMPLES
+        self._start = oldest + recent.index(True) * self._window
         self._speaking = recent[-1]
-        self._speech_end = self._position - recent[::-1].index(True) * WINDOW_SAMPLES
+        self._speech_end = self._position - recent[::-1].index(True) * self._window
         return SpeechStarted(self._start)
 
     def _close(self, start: int, cut: bool) -> SpeechStopped:

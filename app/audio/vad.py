@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -65,7 +65,16 @@ class SileroVad:
         self._rate = np.array(SAMPLE_RATE, np.int64)
         self.calls = 0
 
-    def probabilities(self, states: Sequence[VadState], windows: Float32) -> Float32:
+    @property
+    def window_samples(self) -> int:
+        """Samples per probability."""
+        return WINDOW_SAMPLES
+
+    def new_state(self) -> object:
+        """A :class:`VadState` for a new stream."""
+        return VadState()
+
+    def probabilities(self, states: Sequence[object], windows: Float32) -> Float32:
         """The probability of speech in the next window of each stream: shape (n,).
 
         ``windows``: float32 in [-1, 1] at 16 kHz, shape (n, 512), the i-th for the i-th state. A
@@ -74,14 +83,15 @@ class SileroVad:
         """
         if not states:
             return np.empty(0, np.float32)
-        context = np.stack([state.context for state in states])
-        hidden = np.stack([state.hidden for state in states], axis=1)
+        streams = cast("Sequence[VadState]", states)
+        context = np.stack([state.context for state in streams])
+        hidden = np.stack([state.hidden for state in streams], axis=1)
         inputs = np.concatenate([context, windows], axis=1)
         output, hidden = self._session.run(
             None, {"input": inputs, "state": hidden, "sr": self._rate}
         )
         self.calls += 1
-        for index, state in enumerate(states):
+        for index, state in enumerate(streams):
             state.context = windows[index, -_CONTEXT_SAMPLES:].copy()
             state.hidden = hidden[:, index].copy()
         probabilities: Float32 = output[:, 0]

@@ -33,6 +33,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from app.core.cpus import usable_cores
+
 DEFAULT_LOG_FILE: Final = Path("logs/funspeech.log")
 
 
@@ -108,6 +110,8 @@ AsrModelMode = Annotated[Literal["all", "realtime", "offline"], BeforeValidator(
 TtsModelMode = Annotated[
     Literal["all", "cosyvoice1", "cosyvoice2", "sft", "clone"], BeforeValidator(_lower)
 ]
+FunasrDtype = Annotated[Literal["fp32", "bf16", "fp16", "int8"], BeforeValidator(_lower)]
+FunasrChunk = Literal["600", "480", "300"]
 CloneModelVersion = Annotated[Literal["cosyvoice2", "cosyvoice3"], BeforeValidator(_lower)]
 
 
@@ -189,7 +193,8 @@ class Config(BaseModel):
 
     # --- engines ------------------------------------------------------------------------------
     asr_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
-    """Recognition engine: auto takes the best that is installed; `funspeech doctor` lists them."""
+    """Recognition engine: auto takes the best that is installed and whose models are here or, where
+    there is a GPU, can be had; `funspeech doctor` lists them."""
 
     tts_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
     """Synthesis engine: auto takes the best that is installed."""
@@ -213,6 +218,10 @@ class Config(BaseModel):
     asr_enable_realtime_punc: bool = False
     """Punctuation in interim results. Takes effect with the FunASR engine."""
 
+    asr_second_pass_budget_ms: int = Field(default=600, ge=0, le=60_000)
+    """Time that the second pass over a finished sentence may take, and a tenth of the sentence's
+    length besides; after that the text of the first pass goes out. FunASR engine."""
+
     tts_model_mode: TtsModelMode = "all"
     """Synthesis models to load: all, cosyvoice1 (or sft: presets) or cosyvoice2 (or clone).
     Takes effect with the CosyVoice engine."""
@@ -222,6 +231,50 @@ class Config(BaseModel):
 
     cosyvoice3_model_id: str = "FunAudioLLM/Fun-CosyVoice3-0.5B-2512"
     """ModelScope name of the CosyVoice3 model. Takes effect with the CosyVoice engine."""
+
+    # --- model files --------------------------------------------------------------------------
+    modelscope_cache: HomePath = Field(default=Path("~/.cache/modelscope"), validate_default=True)
+    """Folder of downloaded models."""
+
+    offline: bool = False
+    """Never download anything: a model that is not there stops the start."""
+
+    # --- the FunASR engine --------------------------------------------------------------------
+    funasr_streaming_model: str = "paraformer-zh-streaming"
+    """Streaming model: a name that `funspeech models list` shows, or a folder."""
+
+    funasr_offline_model: str = "sensevoice-small"
+    """Model of the second pass, of files and of REST: sensevoice-small, paraformer-zh, or a
+    folder."""
+
+    funasr_punctuation_model: str = "ct-punc"
+    """Punctuation of final results: a name, a folder, or none."""
+
+    funasr_realtime_punctuation_model: str = "ct-punc-realtime"
+    """Punctuation of interim results, where ASR_ENABLE_REALTIME_PUNC is set: a name or a folder."""
+
+    funasr_vad_model: str = "auto"
+    """Voice activity detection: a name, a folder, none for the server's own, or auto: fsmn-vad on
+    GPUs and the server's own on CPUs."""
+
+    funasr_dtype: FunasrDtype = "fp32"
+    """Arithmetic of the models: fp32, or bf16 or fp16 (on GPUs) or int8 (on CPUs), which are
+    faster and may change results: `funspeech eval` tells how much."""
+
+    funasr_chunk_ms: FunasrChunk = "600"
+    """Audio in one step of the streaming model: 600, 480 or 300. Less answers sooner, costs more,
+    and recognises worse unless the model was trained for it."""
+
+    funasr_slots: int = Field(default=0, ge=0, le=65_536)
+    """Sentences that may be open at once in one replica, 9 MB each with the published model; 0: by
+    the device."""
+
+    funasr_max_batch: int = Field(default=0, ge=0, le=4096)
+    """Most streams in one step; 0: as many as can be done in time, which is measured at the
+    start."""
+
+    funasr_threads: int = Field(default=0, ge=0, le=1024)
+    """CPU threads of one replica; 0: the CPU cores divided by the replicas on the CPU."""
 
     # --- near-field filter --------------------------------------------------------------------
     asr_enable_nearfield_filter: bool = True
@@ -237,7 +290,8 @@ class Config(BaseModel):
     # --- limits -------------------------------------------------------------------------------
     max_streams: int = Field(default=0, ge=0)
     """Recognition streams per engine replica; 0: as many as the engine says it can carry, which is
-    the most for one that finds its sentences itself. Further ones are refused with 40000005."""
+    the most for one that finds its sentences itself, or as its worker measures when it starts
+    (funasr). Further ones are refused with 40000005."""
 
     max_connections: int = Field(default=5000, ge=1)
     """Open NLS WebSocket connections per API process. The handshake of a further one is answered
@@ -320,16 +374,25 @@ class Config(BaseModel):
 
     def inference_threads(self) -> int:
         """``INFERENCE_THREAD_POOL_SIZE``, with its default filled in for this machine."""
-        return self.inference_thread_pool_size or max(4, os.cpu_count() or 1)
+        return self.inference_thread_pool_size or max(4, usable_cores())
 
     def engine_settings(self, name: str) -> dict[str, object]:
-        """The settings that belong to one engine family: for ``fake``, all ``FAKE_*``."""
+        """The settings that an engine family is told: its own (for ``fake``, all ``FAKE_*``) and
+        those of all engines. Paths are texts: the values travel to the worker as they are."""
         prefix = f"{name.lower()}_"
-        return {
+        found = {
             field.upper(): getattr(self, field)
             for field in type(self).model_fields
-            if field.startswith(prefix)
+            if field.startswith(prefix) or field in _OF_ALL_ENGINES
         }
+        return {
+            key: str(value) if isinstance(value, Path) else value for key, value in found.items()
+        }
+
+
+_OF_ALL_ENGINES: Final = frozenset(
+    {"asr_model_mode", "asr_enable_realtime_punc", "modelscope_cache", "offline"}
+)
 
 
 def changed(before: Config, after: Config) -> list[str]:
@@ -431,7 +494,8 @@ def _check_together(config: Config) -> None:
 
 # The environment holds other programs' variables: only names of these families, or ones that
 # almost spell a name of ours, are worth a warning.
-_OUR_FAMILIES: Final = ("ASR_", "TTS_", "LOG_", "FAKE_", "CLONE_", "COSYVOICE3_", "INFERENCE_")
+_OF_ENGINES: Final = ("COSYVOICE3_", "FAKE_", "FUNASR_")
+_OUR_FAMILIES: Final = ("ASR_", "TTS_", "LOG_", "CLONE_", "INFERENCE_", *_OF_ENGINES)
 _NOT_OURS: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})  # OpenSSL's
 _CLOSE: Final = 0.86
 """Similarity at which an unknown variable of the environment is taken for a misspelling: one

@@ -70,6 +70,11 @@ SENTENCES: Final = Counter(
     "audio; or engine, where the engine finds them",
     ["end"],
 )  # fmt: skip
+SECOND_PASS_SKIPPED: Final = Counter(
+    "funspeech_second_pass_skipped",
+    "Sentences that went out with the text of the first pass, because the second was not done in "
+    "time",
+)
 SPEECH: Final = Counter("funspeech_speech_seconds", "Length of these sentences")
 AUDIO_OUT: Final = Counter("funspeech_audio_out_seconds", "Audio synthesised for clients")
 FIRST_AUDIO: Final = Histogram(

@@ -32,6 +32,8 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
 class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a recognition task asks for. An engine ignores what its capabilities do not name.
 
+    ``live``: somebody waits for each sentence as it is spoken; a file is heard with what is left of
+    the engine.
     ``max_sentence_silence_ms``: silence, measured on the audio, that ends a sentence.
     ``max_sentence_ms``: a sentence is cut at this length even if nobody pauses.
     ``hotwords``: (word, weight) pairs.
@@ -39,6 +41,7 @@ class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     language: str | None = None
     partials: bool = True
+    live: bool = True
     words: bool = False
     punctuation: bool = False
     inverse_text_normalization: bool = False
@@ -91,13 +94,18 @@ class SentenceChanged(msgspec.Struct, frozen=True, tag="changed", tag_field="eve
 
 class SentenceEnded(msgspec.Struct, frozen=True, tag="ended", tag_field="event"):
     """The final text of the open sentence. ``confidence`` is None where the engine has no
-    calibrated one: it is never made up."""
+    calibrated one: it is never made up. ``language`` (``zh``, ``en``, ``yue``, ``ja``, ``ko`` …),
+    ``emotion`` (``happy``, ``sad``, ``angry``, ``neutral`` …) and ``events`` (``laughter``,
+    ``applause``, ``music`` …) are what the engine heard beside the words, if it can."""
 
     start_ms: int
     end_ms: int
     text: str
     words: tuple[Word, ...] = ()
     confidence: float | None = None
+    language: str | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
 
 
 RecognitionEvent = SentenceBegan | SentenceChanged | SentenceEnded

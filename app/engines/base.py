@@ -38,9 +38,12 @@ class RecognizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     ``partials``: hypotheses before the end of a sentence. ``word_times``: words with times.
     ``own_endpointing``: it cuts sentences itself (:class:`EndpointingRecognizer`); otherwise the
     service does, with its VAD (:class:`SentenceRecognizer`).
-    ``max_sessions``: streams that one replica accepts. ``max_sentences``: sentences that may be
-    open at once (decoder states); others wait for a free one. ``max_batch``: streams in one step,
-    None for no limit. ``notice``: for people, what this engine is good for, in one sentence.
+    ``max_sessions``: streams that one replica accepts; None: as many as its device carries, which
+    the worker measures when it starts. ``max_sentences``: sentences that may be open at once
+    (decoder states); others wait for a free one. ``max_batch``: streams in one step, None for no
+    limit. ``tags``: its sentences come with language, emotion or events. ``device``: where it runs,
+    if the choice was its own. ``notice``: for people, what this engine is good for, in one
+    sentence.
     """
 
     sample_rate: int
@@ -49,14 +52,35 @@ class RecognizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     partials: bool
     word_times: bool
     own_endpointing: bool
-    max_sessions: int
+    max_sessions: int | None
     max_sentences: int
     max_batch: int | None = None
     hotwords: bool = False
     punctuation: bool = False
     inverse_text_normalization: bool = False
     confidence: bool = False
+    tags: bool = False
+    device: str = ""
     notice: str = ""
+
+
+class OfflineCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What an offline recogniser can do; see :class:`RecognizerCapabilities`.
+
+    ``max_batch_s``: audio (seconds, padding included) that one call should get at most; a single
+    longer segment is still taken. ``max_segment_s``: longest segment that it is good for.
+    """
+
+    sample_rate: int
+    languages: tuple[str, ...]
+    word_times: bool
+    max_batch_s: float
+    max_segment_s: float = 60.0
+    hotwords: bool = False
+    punctuation: bool = False
+    inverse_text_normalization: bool = False
+    confidence: bool = False
+    tags: bool = False
 
 
 class SynthesizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +111,20 @@ class SynthesizerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """The text of a sentence so far; word times in ms from the first sample of its stream."""
+    """The text of a sentence so far; word times in ms from the first sample of its stream.
+
+    ``language``, ``emotion`` and ``events`` (laughter, applause …) are names in lower case, as in
+    :class:`app.core.speech.SentenceEnded`. ``finished``: the text has the punctuation and the
+    figures that the options ask for; nothing is to be added.
+    """
 
     text: str
     words: tuple[Word, ...] = ()
     confidence: float | None = None
+    language: str | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] = ()
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +198,82 @@ class EndpointingRecognizer(Protocol):
         ...
 
 
-Recognizer = SentenceRecognizer | EndpointingRecognizer
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A whole sentence: its audio, shape (n,), and what its task asks for."""
+
+    samples: Float32
+    options: RecognitionOptions
+
+
+class OfflineRecognizer(Protocol):
+    """A recogniser that hears sentences whole: the second pass of a stream, or the only one."""
+
+    @property
+    def capabilities(self) -> OfflineCapabilities:
+        """Constant for the life of the object. Any thread."""
+        ...
+
+    def recognize(self, batch: Sequence[Segment]) -> Sequence[Hypothesis | Exception]:
+        """Each segment's hypothesis, in order; an exception in the place of one that failed.
+
+        What a segment gives does not depend on the others. One thread, one call at a time.
+        """
+        ...
+
+
+class Punctuator(Protocol):
+    """Puts punctuation into text that has none."""
+
+    def punctuate(self, texts: Sequence[str]) -> Sequence[str]:
+        """Each text with punctuation, in order; empty ones stay empty.
+
+        What a text gives does not depend on the others. One thread, one call at a time.
+        """
+        ...
+
+
+class VoiceDetector(Protocol):
+    """Speech probabilities for many streams in one call, at 16 kHz."""
+
+    @property
+    def window_samples(self) -> int:
+        """Samples per probability."""
+        ...
+
+    def new_state(self) -> object:
+        """What it remembers of one new stream. Any thread."""
+        ...
+
+    def probabilities(self, states: Sequence[object], windows: Float32) -> Float32:
+        """The probability of speech in the next window of each stream, shape (n,).
+
+        ``windows``: float32 in [-1, 1], shape (n, ``window_samples``), the i-th for the i-th state.
+        A stream's own result does not depend on the others. One thread, one call at a time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizerParts:
+    """A recogniser in parts, for the worker to put together (``app/serving/worker``).
+
+    ``capabilities`` are those of the whole. ``streaming``: the first pass, for interim results and,
+    without ``offline``, the final ones; None: there are no interim results. ``offline``: the second
+    pass, or the only one. At least one of the two is there. ``punctuator``: for final texts of a
+    part that has no punctuation itself. ``partial_punctuator``: for interim ones; None: they have
+    none. ``detector``: the VAD; None: the server's own.
+    """
+
+    capabilities: RecognizerCapabilities
+    streaming: SentenceRecognizer | None
+    offline: OfflineRecognizer | None = None
+    punctuator: Punctuator | None = None
+    partial_punctuator: Punctuator | None = None
+    detector: VoiceDetector | None = None
+
+
+Recognizer = SentenceRecognizer | EndpointingRecognizer | RecognizerParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +311,9 @@ class EngineFamily(Protocol):
     """What a module of ``app/engines`` offers to the registry, as its attribute ``FAMILY``.
 
     ``settings`` are the server's settings whose names begin with the family's own, as
-    ``{"FAKE_ASR_DELAY_MS": 0, …}``. ``device`` is ``cpu`` or ``cuda:0`` (the worker has made the
-    chosen card the first one).
+    ``{"FAKE_ASR_DELAY_MS": 0, …}``, those of all engines, and ``REPLICAS``, how many workers like
+    this one there are. ``device`` is ``cpu``, ``cuda:0`` (the worker has made the chosen card the
+    first one), or ``auto``: the first card if there is one.
     """
 
     def recognizer(

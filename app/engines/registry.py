@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
 
 if TYPE_CHECKING:
     from app.engines.base import EngineFamily
+    from app.engines.models import ModelFiles
+
+EngineSettings = Callable[[str], Mapping[str, object]]
+"""The settings of the engine of a name, as :meth:`app.core.config.Config.engine_settings` has
+them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,8 @@ class Entry:
     ``asr_needs`` and ``tts_needs`` are top-level Python modules; None means that the family has
     no such half. ``extra`` is the pip extra that brings them. ``auto`` tells whether ``auto`` may
     choose it: the higher, the better; None is never chosen. ``gpu``: whether it can use a card.
+    ``models``: for an engine that downloads models, the module with its
+    :class:`~app.engines.models.ModelFiles`.
     """
 
     module: str
@@ -30,6 +39,7 @@ class Entry:
     extra: str = ""
     auto: int | None = None
     gpu: bool = False
+    models: str | None = None
 
     def needs(self, role: Role) -> tuple[str, ...] | None:
         """The modules that ``role`` needs, or None if this family has no such half."""
@@ -45,7 +55,18 @@ ENGINES: dict[str, Entry] = {
         extra="embedded",
         auto=10,
     ),
+    "funasr": Entry(
+        "app.engines.funasr",
+        asr_needs=("torch", "modelscope_hub", "sentencepiece", "yaml"),
+        tts_needs=None,
+        extra="funasr",
+        auto=30,
+        gpu=True,
+        models="app.engines.funasr.files",
+    ),
 }
+
+DEVICE_FOLDER: Final = Path("/dev")
 
 
 def how_to_install(extra: str) -> str:
@@ -62,8 +83,14 @@ def missing(name: str, role: Role) -> list[str] | None:
     return [module for module in needs if importlib.util.find_spec(module) is None]
 
 
-def choose(name: str, role: Role) -> str:
-    """Resolve ``auto`` to the best installed engine, and check a chosen one.
+def choose(
+    name: str, role: Role, settings: EngineSettings, devices: Sequence[str] = ("auto",)
+) -> str:
+    """Resolve ``auto`` to the best engine that is installed and at hand, and check a chosen one.
+
+    An engine that downloads models is at hand for ``auto`` where they are on this machine, or where
+    there is a card for it (``devices``: those of the role): nobody's laptop is to download
+    gigabytes unasked. Where no other is installed it is taken all the same.
 
     Raises:
         EngineNotUsable: unknown name, or not installed; the text says what to install.
@@ -80,16 +107,74 @@ def choose(name: str, role: Role) -> str:
                 f"engine {name!r} needs {', '.join(lacking)}; {how_to_install(ENGINES[name].extra)}"
             )
         return name
-    installed = [
-        (entry.auto, key)
-        for key, entry in ENGINES.items()
-        if entry.auto is not None and missing(key, role) == []
-    ]
+    installed = [key for key in _by_preference(role) if missing(key, role) == []]
     if not installed:
         raise EngineNotUsable(
             f"no {role} engine is installed; for one to try out, {how_to_install('embedded')}"
         )
-    return max(installed)[1]
+    card = any(device != "cpu" for device in devices) and has_nvidia_card()
+    at_hand = (
+        key
+        for key in installed
+        if (ENGINES[key].gpu and card) or not absent_models(key, settings(key))
+    )
+    return next(at_hand, installed[0])
+
+
+def advice(chosen: str, role: Role, settings: EngineSettings) -> str:
+    """What to do for a better engine than the one that ``auto`` has chosen; empty if that is the
+    best."""
+    better = _by_preference(role)
+    better = better[: better.index(chosen)] if chosen in better else []
+    if not better:
+        return ""
+    best = better[0]
+    steps = []
+    if missing(best, role):
+        steps.append(how_to_install(ENGINES[best].extra))
+    if ENGINES[best].models is not None and absent_models(best, settings(best)):
+        steps.append("funspeech models pull")
+    steps.append(f"{role.upper()}_ENGINE={best}")
+    return ", then ".join(steps)
+
+
+def _by_preference(role: Role) -> list[str]:
+    """The engines that ``auto`` may choose for a role, the best first."""
+    ranked = [
+        (entry.auto, key)
+        for key, entry in ENGINES.items()
+        if entry.auto is not None and entry.needs(role) is not None
+    ]
+    return [key for _, key in sorted(ranked, reverse=True)]
+
+
+def model_files(name: str) -> ModelFiles | None:
+    """The models of an engine; None if it downloads none. Nothing heavy is imported."""
+    module = ENGINES[name].models
+    if module is None:
+        return None
+    files: ModelFiles = importlib.import_module(module).MODEL_FILES
+    return files
+
+
+def absent_models(name: str, settings: Mapping[str, object]) -> list[str]:
+    """The models that an engine would load with its ``settings`` and that are not here, or not
+    whole. By presence and sizes; no network."""
+    files = model_files(name)
+    if files is None:
+        return []
+    cache = models_folder(settings)
+    return [model for model in files.needed(settings) if files.inspect(model, cache).faults]
+
+
+def models_folder(settings: Mapping[str, object]) -> Path:
+    """The folder of downloaded models that the settings name."""
+    return Path(str(settings["MODELSCOPE_CACHE"])).expanduser()
+
+
+def has_nvidia_card(devices: Path = DEVICE_FOLDER) -> bool:
+    """Whether the NVIDIA driver shows a card here; torch is not asked."""
+    return any(devices.glob("nvidia[0-9]*"))
 
 
 def load(name: str) -> EngineFamily:

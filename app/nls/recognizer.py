@@ -26,6 +26,7 @@ from app.nls.parameters import (
     silence_ms,
 )
 from app.nls.recognition import RecognitionSession
+from app.nls.tags import tags
 
 _MAX_START_SILENCE_MS: Final = 60_000
 
@@ -119,6 +120,10 @@ class Recognizer(RecognitionSession):
 
     def _completed(self) -> list[Output]:
         payload: dict[str, object] = {"result": self._text(), "duration": self._processed_ms}
-        if len(self._sentences) == 1 and self._sentences[0].confidence is not None:
-            payload["confidence"] = self._sentences[0].confidence
+        if len(self._sentences) == 1:
+            # Of several sentences nobody can say what holds for all of them.
+            (sentence,) = self._sentences
+            if sentence.confidence is not None:
+                payload["confidence"] = sentence.confidence
+            payload |= tags(sentence)
         return self._complete("RecognitionCompleted", payload)

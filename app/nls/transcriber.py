@@ -20,6 +20,7 @@ from app.nls.outputs import Configure, Output
 from app.nls.parameters import integer, recognition_request, silence_ms
 from app.nls.recognition import RecognitionSession
 from app.nls.status import SUCCESS
+from app.nls.tags import tags
 from app.nls.task import Phase
 
 _MAX_SESSION_ID_CHARS: Final = 128
@@ -121,6 +122,7 @@ class Transcriber(RecognitionSession):
         if event.confidence is not None:
             payload["confidence"] = event.confidence
         payload |= self._word_list(event.words)
+        payload |= tags(event)
         payload["status"] = SUCCESS.code
         return self._send("SentenceEnd", payload)
 

@@ -180,16 +180,18 @@ class ReplayedRecognition:
             case SentenceChanged(text, end_ms, words):
                 self._last_text = text
                 return [SentenceChanged(text, end_ms + offset_ms, _later(words, offset_ms))]
-            case SentenceEnded(start_ms, end_ms, text, words, confidence):
+            case SentenceEnded(start_ms, end_ms):
                 began_ms = start_ms + offset_ms if self._begun_ms is None else self._begun_ms
                 self._begun_ms, self._last_text = None, ""
                 self._final_until_ms = end_ms + offset_ms
                 self._forget_old()
-                return [
-                    SentenceEnded(
-                        began_ms, end_ms + offset_ms, text, _later(words, offset_ms), confidence
-                    )
-                ]
+                moved = msgspec.structs.replace(
+                    event,
+                    start_ms=began_ms,
+                    end_ms=end_ms + offset_ms,
+                    words=_later(event.words, offset_ms),
+                )
+                return [moved]
 
     def _close(self, began_ms: int, end_ms: int) -> SentenceEnded:
         text, self._last_text, self._begun_ms = self._last_text, "", None

@@ -192,13 +192,15 @@ class Supervisor:
             "tts": self._config.tts_devices(),
         }
         for role, devices in roles.items():
-            engine = self._choose(role)
+            engine = self._choose(role, devices)
             if engine is None:
                 continue
             for index, device in enumerate(devices):
                 name, path = f"{role}-{index}", str(folder / f"{role}-{index}.sock")
                 listener = _unix_listener(path, stack)
-                self.workers.append(self._worker(name, role, engine, device, listener))
+                self.workers.append(
+                    self._worker(name, role, engine, device, listener, len(devices))
+                )
                 replicas.append({"name": name, "role": role, "path": path})
         if not replicas:
             raise ConfigError(
@@ -207,10 +209,10 @@ class Supervisor:
             )
         return replicas
 
-    def _choose(self, role: Role) -> str | None:
+    def _choose(self, role: Role, devices: Sequence[str]) -> str | None:
         wanted = self._config.asr_engine if role == "asr" else self._config.tts_engine
         try:
-            return registry.choose(wanted, role)
+            return registry.choose(wanted, role, self._config.engine_settings, devices)
         except EngineNotUsable as error:
             if wanted == "auto":
                 log.warning("serving without this half", role=role, reason=str(error))
@@ -218,7 +220,13 @@ class Supervisor:
             raise ConfigError(f"{role.upper()}_ENGINE: {error}") from None
 
     def _worker(
-        self, name: str, role: str, engine: str, device: str, listener: socket.socket
+        self,
+        name: str,
+        role: str,
+        engine: str,
+        device: str,
+        listener: socket.socket,
+        replicas: int,
     ) -> Child:
         environment = {}
         if not registry.ENGINES[engine].gpu:
@@ -234,9 +242,10 @@ class Supervisor:
             "role": role,
             "engine": engine,
             "device": device,
-            "settings": self._config.engine_settings(engine),
+            "settings": {**self._config.engine_settings(engine), "REPLICAS": replicas},
             "max_streams": self._config.max_streams,
             "threads": self._config.inference_thread_pool_size,
+            "second_pass_budget_ms": self._config.asr_second_pass_budget_ms,
             "log_level": self._config.log_level,
             "metrics": str(self._metrics),
         }

@@ -116,7 +116,17 @@ events: st.SearchStrategy[RecognitionEvent | AudioProcessed] = st.one_of(
     st.builds(AudioProcessed, times),
     st.builds(SentenceBegan, times),
     st.builds(SentenceChanged, texts, times, word_lists),
-    st.builds(SentenceEnded, times, times, texts, word_lists, st.none() | st.floats(0, 1)),
+    st.builds(
+        SentenceEnded,
+        times,
+        times,
+        texts,
+        word_lists,
+        st.none() | st.floats(0, 1),
+        st.none() | texts,
+        st.none() | texts | st.just("happy"),
+        st.lists(texts, max_size=3).map(tuple),
+    ),
 )
 
 

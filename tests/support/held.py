@@ -36,7 +36,8 @@ Data = bytes | bytearray | str | np.ndarray
 def _referred(containers: list[object]) -> Iterable[Data]:
     for start in range(0, len(containers), 10_000):
         for each in gc.get_referents(*containers[start : start + 10_000]):
-            if isinstance(each, bytes | bytearray | str | np.ndarray):
+            # Not isinstance: that asks an object for its class, and some of other libraries warn.
+            if issubclass(type(each), bytes | bytearray | str | np.ndarray):
                 yield each
 
 

@@ -21,7 +21,8 @@ from app.serving.worker.server import WorkerServer
 
 class WorkerConfig(msgspec.Struct, kw_only=True):
     """What a worker is told. ``settings`` are the engine's own; ``max_streams`` and
-    ``threads`` (of a synthesis worker) 0 are its choice."""
+    ``threads`` (of a synthesis worker) 0 are its choice; ``second_pass_budget_ms``: see
+    :class:`app.serving.worker.refining.Refiner`."""
 
     name: str
     role: Role
@@ -30,6 +31,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True):
     settings: dict[str, object]
     max_streams: int = 0
     threads: int = 0
+    second_pass_budget_ms: int
     log_level: str = "INFO"
     metrics: str  # the folder of all processes' figures
 
@@ -48,8 +50,10 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
         synthesizer=synthesizer,
         max_streams=config.max_streams,
         threads=config.threads,
+        second_pass_budget_ms=config.second_pass_budget_ms,
     )
     control.follow(asyncio.get_running_loop(), server.work, drain=server.drain)
+    await server.calibrate(control.progress)
     serving = asyncio.ensure_future(server.serve(listener))
     engine = recognizer or synthesizer
     control.ready(notice=engine.capabilities.notice if engine else "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Hashable
 from typing import Any, Final, Protocol, cast
 
 import msgspec
@@ -22,10 +23,13 @@ from app.core.errors import (
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions
 from app.engines.base import (
     EndpointingRecognizer,
+    Progress,
     Recognizer,
     RecognizerCapabilities,
+    RecognizerParts,
     SentenceRecognizer,
     Synthesizer,
+    VoiceDetector,
 )
 from app.serving.link import Link
 from app.serving.protocol import (
@@ -49,7 +53,9 @@ from app.serving.protocol import (
     Speech,
     ToWorker,
 )
+from app.serving.worker.calibration import OFFLINE_STREAMS, carried, streaming_part
 from app.serving.worker.endpointing import EndpointingRecognition
+from app.serving.worker.refining import SECOND_PASS_BUDGET_S
 from app.serving.worker.stepper import Stepper
 from app.serving.worker.synthesis import SpeakingTask, Synthesis
 
@@ -96,14 +102,35 @@ class RecognitionRunner(Protocol):
         """Start a task."""
 
 
-def recognition_runner(engine: Recognizer) -> RecognitionRunner:
-    """The service that composes what ``engine`` lacks. The VAD is imported only if it is needed."""
-    if engine.capabilities.own_endpointing:
+def recognition_runner(
+    engine: Recognizer, *, second_pass_budget_s: float = SECOND_PASS_BUDGET_S, yields: bool = True
+) -> RecognitionRunner:
+    """The service that composes what ``engine`` lacks. The VAD is imported only if it is needed.
+
+    ``second_pass_budget_s``, ``yields``: see :class:`app.serving.worker.refining.Refiner`; for
+    engines in parts.
+    """
+    if isinstance(engine, RecognizerParts):
+        parts = engine
+    elif engine.capabilities.own_endpointing:
         return EndpointingRecognition(cast(EndpointingRecognizer, engine), TICK_S)
-    from app.audio.vad import SileroVad
+    else:
+        parts = RecognizerParts(engine.capabilities, cast(SentenceRecognizer, engine))
     from app.serving.worker.segmenting import SegmentingRecognition
 
-    return SegmentingRecognition(cast(SentenceRecognizer, engine), SileroVad(), TICK_S)
+    return SegmentingRecognition(
+        parts,
+        parts.detector or _own_vad(),
+        TICK_S,
+        second_pass_budget_s=second_pass_budget_s,
+        yields=yields,
+    )
+
+
+def _own_vad() -> VoiceDetector:
+    from app.audio.vad import SileroVad
+
+    return SileroVad()
 
 
 def _streams(capabilities: RecognizerCapabilities, wanted: int) -> int:
@@ -111,6 +138,8 @@ def _streams(capabilities: RecognizerCapabilities, wanted: int) -> int:
     whose streams are whole tasks keeps its own limit, which it was promised; of another one only
     sentences are open, and those are limited apart."""
     most = capabilities.max_sessions
+    if most is None:
+        return wanted or OFFLINE_STREAMS
     if wanted > most and capabilities.own_endpointing:
         log.warning("MAX_STREAMS is more than the engine can carry", asked_for=wanted, used=most)
         return most
@@ -130,14 +159,18 @@ class WorkerServer:
         synthesizer: Synthesizer | None = None,
         max_streams: int = 0,
         threads: int = 0,
+        second_pass_budget_ms: int = round(SECOND_PASS_BUDGET_S * 1000),
     ) -> None:
         """Give one of the two engines. ``max_streams`` overrides the number of streams that a
         recogniser accepts, as far as it can carry them; ``threads`` limits the utterances that a
-        synthesiser speaks at the same time; 0 does neither."""
+        synthesiser speaks at the same time; 0 does neither. ``second_pass_budget_ms``: see
+        :class:`app.serving.worker.refining.Refiner`."""
         self.active = 0
         self._connections: set[_Connection] = set()
         self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._idle = asyncio.Event()
+        self._max_streams = max_streams
+        self._recognizer = recognizer
         self.recognition: RecognitionRunner | None = None
         self.synthesis: Synthesis | None = None
         if synthesizer is not None:
@@ -145,12 +178,18 @@ class WorkerServer:
             self.capacity = self.synthesis.capacity
         else:
             assert recognizer is not None
-            self.recognition = recognition_runner(recognizer)
+            device = recognizer.capabilities.device or device
+            self.recognition = recognition_runner(
+                recognizer,
+                second_pass_budget_s=second_pass_budget_ms / 1000,
+                # On a GPU the host's work is small, and the device has priorities of its own.
+                yields=device == "cpu",
+            )
             self.capacity = _streams(recognizer.capabilities, max_streams)
         self._active_gauge = metrics.REPLICA_ACTIVE.labels(name)
+        self._capacity_gauge = metrics.REPLICA_CAPACITY.labels(name)
         # Those that wait to be spoken have been accepted too, but are no use of the engine yet.
-        working = self.capacity if self.synthesis is None else self.synthesis.parallel
-        metrics.REPLICA_CAPACITY.labels(name).set(working)
+        self._capacity_gauge.set(self.synthesis.parallel if self.synthesis else self.capacity)
         self.hello = Hello(
             PROTOCOL_VERSION,
             name,
@@ -161,6 +200,27 @@ class WorkerServer:
             recognizer=recognizer.capabilities if recognizer else None,
             synthesizer=synthesizer.capabilities if synthesizer else None,
         )
+
+    async def calibrate(
+        self, progress: Progress, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Measure how many streams this device carries, if the engine leaves that open. Once,
+        before :meth:`serve`; ``clock`` gives the seconds that steps are measured in.
+
+        Raises:
+            EngineNotUsable: the engine fails at a step.
+        """
+        if self._recognizer is None or self._recognizer.capabilities.max_sessions is not None:
+            return
+        engine = streaming_part(self._recognizer)
+        if engine is None:
+            return
+        assert self.recognition is not None
+        self.capacity = await carried(
+            engine, self.recognition.stepper, self._max_streams, progress, clock
+        )
+        self._capacity_gauge.set(self.capacity)
+        self.hello = msgspec.structs.replace(self.hello, capacity=self.capacity)
 
     def work(self) -> dict[Hashable, int]:
         """What is outstanding (``app/serving/control.py``). Any thread."""

@@ -149,21 +149,31 @@ def test_silence_can_be_changed_in_an_open_sentence() -> None:
     st.lists(st.floats(0, 1), max_size=300),
     st.integers(0, 2_000),
     st.integers(1, 5_000),
-    st.integers(0, WINDOW_SAMPLES - 1),
+    st.integers(0, 159),
+    st.sampled_from([160, WINDOW_SAMPLES, 960]),
 )
 def test_events_alternate_and_times_ascend(
-    probabilities: list[float], silence_ms: int, max_ms: int, extra: int
+    probabilities: list[float], silence_ms: int, max_ms: int, extra: int, window: int
 ) -> None:
-    endpointer = Endpointer(silence_ms, max_ms)
-    total = at(len(probabilities)) + extra
+    endpointer = Endpointer(silence_ms, max_ms, window)
+    total = len(probabilities) * window + extra
     events = feed(endpointer, *probabilities) + endpointer.flush(total)
     starts, stops = events[::2], events[1::2]
     assert len(starts) == len(stops)
     before = 0
-    longest = max(max_ms * 16, SHORTEST_CUT_SAMPLES)
+    shortest_cut = {160: 11 * 160, WINDOW_SAMPLES: SHORTEST_CUT_SAMPLES, 960: 4 * 960}[window]
+    longest = max(max_ms * 16, shortest_cut)
     for start, stop in zip(starts, stops, strict=True):
         assert isinstance(start, SpeechStarted)
         assert isinstance(stop, SpeechStopped)
         assert before <= start.sample == stop.start_sample < stop.end_sample <= total
         assert stop.end_sample - stop.start_sample <= longest
         before = stop.end_sample
+
+
+def test_with_short_windows_a_click_is_still_no_sentence() -> None:
+    """It takes the same time of speech, 64 ms, not the same number of windows."""
+    endpointer = Endpointer(800, 60_000, 160)
+    click = [SPEECH] * 6 + [SILENCE] * 4
+    assert feed(endpointer, *click * 3) == []
+    assert feed(endpointer, *[SPEECH] * 7) == [SpeechStarted(30 * 160)]

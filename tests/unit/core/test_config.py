@@ -161,16 +161,24 @@ def test_devices_that_are_none(value: str) -> None:
         read({"TTS_GPUS": value})
 
 
-def test_engine_settings_are_those_of_its_name() -> None:
+OF_ALL_ENGINES = {
+    "ASR_MODEL_MODE": "all",
+    "ASR_ENABLE_REALTIME_PUNC": False,
+    "MODELSCOPE_CACHE": str(Path("~/.cache/modelscope").expanduser()),
+    "OFFLINE": False,
+}
+
+
+def test_engine_settings_are_those_of_its_name_and_those_of_all() -> None:
     settings = read({"FAKE_ASR_DELAY_MS": "1.5"}).engine_settings("fake")
-    assert settings == {
+    assert settings == OF_ALL_ENGINES | {
         "FAKE_ASR_DELAY_MS": 1.5,
         "FAKE_ASR_ITEM_MS": 0.0,
         "FAKE_ASR_BATCH": 0,
         "FAKE_ASR_SCRIPT": "",
         "FAKE_TTS_DELAY_MS": 0.0,
     }
-    assert read().engine_settings("embedded") == {}
+    assert read().engine_settings("embedded") == OF_ALL_ENGINES
 
 
 def test_env_file_and_the_environment_wins(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_mistakes_of_the_caller_show() -> None:
         recognizer.step([Feed(stream, quiet(10), False)])
     with pytest.raises(RuntimeError):
         recognizer.configure(stream, 500)
-    for _ in range(recognizer.capabilities.max_sessions):
+    for _ in range(recognizer.capabilities.max_sessions or 0):
         recognizer.open(RecognitionOptions())
     with pytest.raises(RuntimeError):
         recognizer.open(RecognitionOptions())

@@ -194,6 +194,14 @@ async def test_events_that_nobody_has_read_yet_keep_their_audio() -> None:
     world.reading.cancel()
 
 
+async def test_a_final_keeps_all_that_the_worker_said_of_it(world: World) -> None:
+    said = SentenceEnded(100, 900, "text", (Word("text", 100, 900),), 0.5, "zh", "sad", ("music",))
+    world.say(1_000)
+    world.report(SentenceBegan(100), said, processed_ms=1_000)
+    await world.settle()
+    assert world.events[-1] == said
+
+
 @pytest.mark.parametrize("frame", [160, 333, 1_600, 7_777])
 async def test_a_repetition_begins_on_the_grid_whatever_the_frames(frame: int) -> None:
     world = World()

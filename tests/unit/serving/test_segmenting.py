@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from app.audio.pcm import Float32
-from app.audio.vad import SileroVad, VadState
 from app.core.errors import EngineFailed, SpeechError
 from app.core.speech import (
     RecognitionEvent,
@@ -24,21 +23,10 @@ from app.core.speech import (
     Word,
 )
 from app.engines.base import Feed, Hypothesis, RecognizerCapabilities
-from app.serving.worker.segmenting import PREROLL_SAMPLES, SegmentedStream, SegmentingRecognition
+from app.serving.worker.segmenting import PREROLL_SAMPLES, SegmentingRecognition
+from app.serving.worker.sentences import SegmentedStream
+from tests.support.loud_vad import LoudVad, parts_of
 from tests.support.sound import Int16, joined, silence, tone
-
-
-class LoudVad:
-    """Speech is what is loud."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def probabilities(self, states: Sequence[VadState], windows: Float32) -> Float32:
-        self.calls += 1
-        assert windows.shape == (len(states), 512)
-        loud: Float32 = (np.abs(windows).max(axis=1) > 0.05).astype(np.float32)
-        return loud
 
 
 class Sentence:
@@ -126,7 +114,7 @@ class Sink:
 
 @asynccontextmanager
 async def service(engine: Recorder) -> AsyncIterator[SegmentingRecognition]:
-    recognition = SegmentingRecognition(engine, cast(SileroVad, LoudVad()), tick_s=0.0)
+    recognition = SegmentingRecognition(parts_of(engine), LoudVad(), tick_s=0.0)
     running = asyncio.create_task(recognition.run())
     yield recognition
     running.cancel()
@@ -308,7 +296,7 @@ async def test_twenty_streams_share_vad_calls_and_steps() -> None:
     async with service(engine) as recognition:
         sinks = await asyncio.gather(*(recognise(recognition, audio, 1600) for _ in range(20)))
         windows = 20 * -(-len(audio) // 512)
-        assert recognition.vad.calls < windows / 2
+        assert cast(LoudVad, recognition.vad).calls < windows / 2
     assert all(isinstance(sink.events[-1], SentenceEnded) for sink in sinks)
     assert engine.steps < 20 * 18 / 2
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
-import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from app.audio.pcm import Float32
-from app.audio.vad import SileroVad, VadState
 from app.core.errors import SpeechError
 from app.core.speech import RecognitionEvent, RecognitionOptions
 from app.engines.base import Feed, Hypothesis, RecognizerCapabilities
@@ -20,6 +16,7 @@ from app.serving.batcher import Batcher
 from app.serving.worker import stepper
 from app.serving.worker.segmenting import SegmentingRecognition
 from app.serving.worker.stepper import Stepper
+from tests.support.loud_vad import LoudVad, parts_of
 from tests.support.sound import Int16, joined, silence, tone
 
 Figure = Callable[..., float]
@@ -69,14 +66,6 @@ async def test_queue_time_is_of_the_stream_that_waited_longest(
     assert await stepped.get() == ["gone"]
     assert added("queue_seconds_sum", service="test") == 8
     running.cancel()
-
-
-class LoudVad:
-    """Speech is what is loud."""
-
-    def probabilities(self, states: Sequence[VadState], windows: Float32) -> Float32:
-        loud: Float32 = (np.abs(windows).max(axis=1) > 0.05).astype(np.float32)
-        return loud
 
 
 class Deaf:
@@ -137,7 +126,7 @@ class Sink:
 async def test_sentences_by_why_they_ended(
     added: Figure, audio: Int16, ends: dict[str, int], speech_s: float
 ) -> None:
-    recognition = SegmentingRecognition(Deaf(), cast(SileroVad, LoudVad()), tick_s=0.0)
+    recognition = SegmentingRecognition(parts_of(Deaf()), LoudVad(), tick_s=0.0)
     running = asyncio.create_task(recognition.run())
     sink = Sink()
     stream = recognition.open(

@@ -7,14 +7,10 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
 
 import msgspec
-import numpy as np
 import pytest
 
-from app.audio.pcm import Float32
-from app.audio.vad import SileroVad, VadState
 from app.core.errors import SpeechError
 from app.core.speech import (
     RecognitionEvent,
@@ -28,6 +24,7 @@ from app.engines.base import Feed, Hypothesis, RecognizerCapabilities
 from app.serving.worker import writing
 from app.serving.worker.endpointing import EndpointingRecognition
 from app.serving.worker.segmenting import SegmentingRecognition
+from tests.support.loud_vad import LoudVad, parts_of
 from tests.support.sound import tone
 
 SPOKEN = "下午三点半，三点一四元"
@@ -44,14 +41,6 @@ CAPABILITIES = RecognizerCapabilities(
     max_sessions=10,
     max_sentences=10,
 )
-
-
-class LoudVad:
-    """Speech is what is loud."""
-
-    def probabilities(self, states: Sequence[VadState], windows: Float32) -> Float32:
-        loud: Float32 = (np.abs(windows).max(axis=1) > 0.05).astype(np.float32)
-        return loud
 
 
 class Sentences:
@@ -126,7 +115,7 @@ Recognition = SegmentingRecognition | EndpointingRecognition
 @asynccontextmanager
 async def serving(engine: Sentences | Events) -> AsyncIterator[Recognition]:
     recognition: Recognition = (
-        SegmentingRecognition(engine, cast(SileroVad, LoudVad()), tick_s=0.0)
+        SegmentingRecognition(parts_of(engine), LoudVad(), tick_s=0.0)
         if isinstance(engine, Sentences)
         else EndpointingRecognition(engine, tick_s=0.0)
     )

@@ -1,0 +1,95 @@
+"""Model files of an engine family, as the registry and the commands see them.
+
+An engine that downloads models names in its registry entry a module that has a
+:class:`ModelFiles` as its attribute ``MODEL_FILES``. The supervisor and commands import that
+module, so it imports no model library and no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A published model.
+
+    ``name`` is what settings and commands call it. ``source``: its name at the hub that it comes
+    from; ``revision``: which of its versions. ``files``: what must be there; ``extra_files``: what
+    is fetched, too, where the hub has it. ``size_bytes`` is that of the download, roughly.
+    ``sample_rate`` in Hz, None for models of text.
+    """
+
+    name: str
+    purpose: str
+    languages: tuple[str, ...]
+    sample_rate: int | None
+    source: str
+    revision: str
+    files: tuple[str, ...]
+    extra_files: tuple[str, ...] = ()
+    size_bytes: int
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a model is: what is being done, and how many bytes of how many are."""
+
+    model: str
+    doing: str
+    done: int
+    total: int
+
+
+Report = Callable[[Advance], None]
+"""Told at least every few seconds while a call works or waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found of one model. ``checked``: its files have been compared with checksums.
+    ``faults``: what is wrong, one line each; none means that it can be used."""
+
+    folder: Path | None
+    faults: tuple[str, ...]
+    checked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Where a model is now, and how many bytes of it were fetched."""
+
+    folder: Path
+    fetched: int
+
+
+class ModelFiles(Protocol):
+    """The models of one engine family. ``cache`` is the folder of downloaded models."""
+
+    def models(self) -> Sequence[Model]:
+        """All that it can use, in the order in which to list them."""
+        ...
+
+    def needed(self, settings: Mapping[str, object]) -> Sequence[str]:
+        """What it would load with these settings: names of models, or folders."""
+        ...
+
+    def inspect(self, model: str, cache: Path) -> Verdict:
+        """Whether it is there, by presence and sizes: quick. No network."""
+        ...
+
+    def verify(self, model: str, cache: Path, report: Report) -> Verdict:
+        """The same with checksums, where they are known. No network."""
+        ...
+
+    def pull(self, model: str, cache: Path, report: Report) -> Pulled:
+        """Fetch what is missing or damaged; goes on where it was broken off.
+
+        Raises:
+            EngineNotUsable: it cannot be had; the text says why, and what to do.
+        """
+        ...

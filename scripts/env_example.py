@@ -28,6 +28,8 @@ SECTIONS: Final = {
     "log_level": "Logs",
     "apptoken": "Access",
     "asr_engine": "Engines",
+    "modelscope_cache": "Model files",
+    "funasr_streaming_model": "The FunASR engine",
     "asr_enable_nearfield_filter": "Near-field filter",
     "max_streams": "Limits",
     "fake_asr_delay_ms": "The fake engine, for tests and measurements",

@@ -213,6 +213,102 @@ def _levels(
     )
 
 
+@cli.command("eval")
+def _eval(
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines ({"audio": "a.wav", "text": "what was said"}), a wav.scp with its '
+            "text file, or a folder of sound files with a .txt beside each."
+        ),
+    ],
+    a: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--a",
+            metavar="NAME=VALUE",
+            help="A setting of configuration A; may be repeated.",
+            show_default="the settings as they are",
+        ),
+    ] = None,
+    b: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--b",
+            metavar="NAME=VALUE",
+            help="A setting of configuration B; may be repeated.",
+            show_default="A alone is evaluated",
+        ),
+    ] = None,
+    a_url: Annotated[
+        str | None, typer.Option(help="A is this running server.", show_default=False)
+    ] = None,
+    b_url: Annotated[
+        str | None, typer.Option(help="B is this running server.", show_default=False)
+    ] = None,
+    a_token: Annotated[
+        str | None, typer.Option(help="Access token for --a-url.", show_default=False)
+    ] = None,
+    b_token: Annotated[
+        str | None, typer.Option(help="Access token for --b-url.", show_default=False)
+    ] = None,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="How many times faster than speech the clips are sent; 0 is as fast as the server "
+            "takes them. Latencies are those of live clients at 1 only.",
+        ),
+    ] = 1.0,
+    parallel: Annotated[int, typer.Option(min=1, help="Clips at the same time.")] = 4,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Compare numbers as they were written, and do not ask for figures; otherwise "
+            "twenty and 20 are the same.",
+        ),
+    ] = False,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rate in Hz of files that are raw PCM.", show_default=False),
+    ] = None,
+    worst: Annotated[
+        int, typer.Option(min=0, help="Clips to list, those that differ most first.")
+    ] = 10,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(help="Folder to copy the listed clips to.", show_default=False),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="JSON file to write, too.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture (PNG) to write, too.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the confidence interval's draws.")] = 0,
+) -> None:
+    """Measure errors and speed over your own recordings, for one configuration or two.
+
+    A configuration is a server that is started for this, with the settings of .env and those of
+    --a or --b, or one that runs (--a-url, --b-url).
+
+    Exit codes: 0 all clips were compared; 1 some are missing (each is named), or nothing could be
+    compared; 2 the command line is wrong.
+    """
+    from app.cli.evaluate import Output, Side, evaluate
+    from app.cli.evaluate_stream import Pace
+
+    evaluate(
+        manifest,
+        Side(a or [], a_url, a_token),
+        Side(b or [], b_url, b_token),
+        Pace(speed=speed, parallel=parallel, numerals=not raw, sample_rate=sample_rate),
+        Output(most=worst, json=json, plot=plot, copy_to=copy_to),
+        seed=seed,
+    )
+
+
 @cli.command("restart-workers")
 def _restart_workers(
     names: Annotated[
@@ -244,3 +340,41 @@ def _doctor() -> None:
     from app.cli.doctor import doctor
 
     doctor()
+
+
+models = typer.Typer(
+    help="Model files: list them, download them, check them. Works without the server.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cli.add_typer(models, name="models")
+
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Models such as ct-punc.", show_default=False),
+]
+
+
+@models.command("list")
+def _models_list(json: Json = False) -> None:
+    """List the models: what for, how large, needed by the settings or not, here or not."""
+    from app.cli.models import list_models
+
+    list_models(json=json)
+
+
+@models.command("pull")
+def _models_pull(names: ModelNames = None) -> None:
+    """Download models, by default those that the settings need; goes on where it was broken off,
+    and fetches again what is damaged."""
+    from app.cli.models import pull
+
+    pull(names or [])
+
+
+@models.command("verify")
+def _models_verify(names: ModelNames = None) -> None:
+    """Compare models with their checksums, by default all that are here or needed."""
+    from app.cli.models import verify
+
+    verify(names or [])

@@ -23,7 +23,8 @@ from app.client.rest import RestClient
 from app.core.config import Config, ConfigError, load
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
-from app.engines.registry import ENGINES, choose, missing
+from app.engines.models import Model
+from app.engines.registry import ENGINES, advice, choose, missing, model_files, models_folder
 
 Level = Literal["OK", "WARN", "FAIL"]
 
@@ -60,6 +61,7 @@ def examine() -> Iterator[Finding]:
     yield from check_settings(config)
     yield check_engine(config, "asr")
     yield check_engine(config, "tts")
+    yield from check_models(config)
     yield from check_gpus(config, query_gpus())
     yield check_port(config)
     for name, folder in folders(config):
@@ -93,13 +95,54 @@ def check_engine(config: Config, role: Role) -> Finding:
     variable, subject = ("ASR_ENGINE", "Recognition") if role == "asr" else ("TTS_ENGINE", "Speech")
     wanted = config.asr_engine if role == "asr" else config.tts_engine
     installed = [name for name in ENGINES if missing(name, role) == []]
+    devices = config.asr_devices() if role == "asr" else config.tts_devices()
     try:
-        chosen = choose(wanted, role)
+        chosen = choose(wanted, role, config.engine_settings, devices)
     except EngineNotUsable as error:
         remedy = f"install it, or set {variable}=auto" if wanted != "auto" else ""
         return Finding("FAIL", subject, str(error), remedy)
     text = f"{variable}={wanted} takes {chosen}; installed: {', '.join(installed)}"
-    return Finding("OK", subject, text)
+    better = advice(chosen, role, config.engine_settings) if wanted == "auto" else ""
+    return Finding("OK", subject, text, f"better: {better}" if better else "")
+
+
+def check_models(config: Config) -> Iterator[Finding]:
+    """Whether the models of the recognition engine are here, or can be downloaded."""
+    subject = "Models"
+    try:
+        engine = choose(config.asr_engine, "asr", config.engine_settings, config.asr_devices())
+    except EngineNotUsable:
+        return  # check_engine has told
+    files, settings = model_files(engine), config.engine_settings(engine)
+    if files is None:
+        return
+    cache = models_folder(settings)
+    found = {name: files.inspect(name, cache) for name in files.needed(settings)}
+    for name, verdict in found.items():
+        if verdict.folder is not None and verdict.faults:
+            text = f"{name} in {verdict.folder}: {', '.join(verdict.faults)}"
+            yield Finding("FAIL", subject, text, f"funspeech models pull {name}")
+    absent = [name for name, verdict in found.items() if verdict.folder is None]
+    if absent and config.offline:
+        text = f"not in {cache}, and OFFLINE forbids to download them: {', '.join(absent)}"
+        yield Finding("FAIL", subject, text, "OFFLINE=false funspeech models pull")
+    elif absent:
+        yield from _check_download(cache, absent, files.models())
+    if not any(verdict.faults for verdict in found.values()):
+        yield Finding("OK", subject, f"{', '.join(found)}: here, in {cache}")
+
+
+def _check_download(
+    cache: Path, absent: Sequence[str], models: Sequence[Model]
+) -> Iterator[Finding]:
+    size = sum(model.size_bytes for model in models if model.name in absent)
+    free = shutil.disk_usage(nearest(cache)).free
+    text = f"the first start downloads {', '.join(absent)}: {size / 1e9:.1f} GB, into {cache}"
+    yield Finding("WARN", "Models", text, "to have them before: funspeech models pull")
+    yield check_folder("MODELSCOPE_CACHE", cache)
+    if size > free:
+        text = f"{free / 1e9:.1f} GB free for {cache}, the models need {size / 1e9:.1f} GB"
+        yield Finding("FAIL", "Disk", text, "free some space, or set MODELSCOPE_CACHE elsewhere")
 
 
 def query_gpus(command: Sequence[str] = GPU_QUERY) -> list[str] | str:

@@ -12,6 +12,7 @@ from app import __version__
 from app.cli.address import local_url
 from app.core import config as configuration
 from app.core.log_sink import LogSink, discard
+from app.engines import registry
 from app.serving.children import StartFailed
 from app.serving.supervisor import Running, Supervisor, stopping_on_signals
 
@@ -119,8 +120,19 @@ def banner(config: configuration.Config, running: Running) -> str:
         lines.append(f"  API docs     {base}/docs")
     for role, engine, notice in running.engines:
         lines.append(f"  {names[role]:<12} {engine}" + (f": {notice}" if notice else ""))
+        if better := _advice(config, role, engine):
+            lines.append(f"{'':<15}for better {names[role]}: {better}")
     lines += ["", "Try it:", *_examples(config, running, base), ""]
     return "\n".join(lines)
+
+
+def _advice(config: configuration.Config, role: str, engine: str) -> str:
+    """How to get a better engine than the one that the server has chosen itself."""
+    if role == "asr" and config.asr_engine == "auto":
+        return registry.advice(engine, "asr", config.engine_settings)
+    if role == "tts" and config.tts_engine == "auto":
+        return registry.advice(engine, "tts", config.engine_settings)
+    return ""
 
 
 def _examples(config: configuration.Config, running: Running, base: str) -> list[str]:

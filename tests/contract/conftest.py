@@ -1,9 +1,14 @@
-"""Every engine of the registry, loaded once, and speech to try the recognisers on."""
+"""Every engine of the registry, loaded once, and speech to try the recognisers on.
+
+FunASR's models have random weights here: they hear something in everything, silence included.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +17,16 @@ import soxr  # type: ignore[import-untyped]  # the package has no py.typed marke
 from app.audio.pcm import Float32
 from app.core.speech import Role, Utterance
 from app.engines import registry
-from app.engines.base import Recognizer, Synthesizer
+from app.engines.base import (
+    EndpointingRecognizer,
+    Recognizer,
+    RecognizerParts,
+    SentenceRecognizer,
+    Synthesizer,
+)
+from tests.support import random_offline, random_paraformer
+
+Streams = SentenceRecognizer | EndpointingRecognizer
 
 SETTINGS: Mapping[str, object] = {
     "FAKE_ASR_DELAY_MS": 0,
@@ -25,25 +39,81 @@ SETTINGS: Mapping[str, object] = {
 SENTENCES = ("Turn on the light.", "What time is it now?", "Open the door, please.", "Yes.")
 
 
+def _with(role: Role) -> list[str]:
+    return sorted(name for name, entry in registry.ENGINES.items() if entry.needs(role) is not None)
+
+
 def _require(name: str, role: Role) -> None:
-    missing = registry.missing(name, role)
-    if missing is None:
-        pytest.skip(f"{name} has no {role} half")
-    if missing:
+    if missing := registry.missing(name, role):
         reason = f"{name} needs {', '.join(missing)}"
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="session", params=sorted(registry.ENGINES))
-def recognizer(request: pytest.FixtureRequest) -> Recognizer:
+def _settings(name: str, folder: Path) -> Mapping[str, object]:
+    return funasr_settings(folder) if name == "funasr" else SETTINGS
+
+
+def funasr_settings(folder: Path) -> dict[str, object]:
+    """Small random models of every kind, in ``folder``."""
+    return {
+        "FUNASR_STREAMING_MODEL": str(random_paraformer.write_streaming(folder / "streaming")),
+        "FUNASR_OFFLINE_MODEL": str(random_offline.sensevoice(folder / "offline")),
+        "FUNASR_PUNCTUATION_MODEL": str(random_offline.punctuation(folder / "p", realtime=False)),
+        "FUNASR_REALTIME_PUNCTUATION_MODEL": str(
+            random_offline.punctuation(folder / "rp", realtime=True)
+        ),
+        "FUNASR_VAD_MODEL": str(random_offline.vad(folder / "vad")),
+        "FUNASR_SLOTS": 6,
+        "FUNASR_THREADS": 1,
+        "ASR_ENABLE_REALTIME_PUNC": True,
+        "OFFLINE": True,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """``knows_silence``: its weights are real ones, so it finds no speech where there is none."""
+
+    engine: Recognizer
+    knows_silence: bool
+
+
+@pytest.fixture(scope="session", params=_with("asr"))
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     name = str(request.param)
     _require(name, "asr")
-    return registry.load(name).recognizer("cpu", SETTINGS, lambda doing: None)
+    settings = _settings(name, tmp_path_factory.mktemp("models"))
+    engine = registry.load(name).recognizer("cpu", settings, lambda doing: None)
+    return Loaded(engine, knows_silence=name != "funasr")
 
 
-@pytest.fixture(scope="session", params=sorted(registry.ENGINES))
+@pytest.fixture(scope="session")
+def recognizer(loaded: Loaded) -> Streams:
+    """What hears streams: of an engine in parts, that part."""
+    if isinstance(loaded.engine, RecognizerParts):
+        assert loaded.engine.streaming is not None
+        return loaded.engine.streaming
+    return loaded.engine
+
+
+@pytest.fixture(scope="session")
+def knows_silence(loaded: Loaded) -> bool:
+    return loaded.knows_silence
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> RecognizerParts:
+    """The engine that has all parts."""
+    _require("funasr", "asr")
+    settings = funasr_settings(tmp_path_factory.mktemp("models"))
+    engine = registry.load("funasr").recognizer("cpu", settings, lambda doing: None)
+    assert isinstance(engine, RecognizerParts)
+    return engine
+
+
+@pytest.fixture(scope="session", params=_with("tts"))
 def synthesizer(request: pytest.FixtureRequest) -> Synthesizer:
     name = str(request.param)
     _require(name, "tts")
@@ -69,6 +139,6 @@ def sentences_at() -> Mapping[int, list[Float32]]:
 
 
 @pytest.fixture
-def clips(recognizer: Recognizer, sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
+def clips(recognizer: Streams, sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
     """Sentences at the rate of the recogniser, of different lengths."""
     return sentences_at[recognizer.capabilities.sample_rate]

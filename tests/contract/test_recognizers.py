@@ -17,7 +17,9 @@ from app.core.speech import (
     SentenceEnded,
     Word,
 )
-from app.engines.base import EndpointingRecognizer, Feed, Hypothesis, Recognizer
+from app.engines.base import EndpointingRecognizer, Feed, Hypothesis, SentenceRecognizer
+
+Streams = SentenceRecognizer | EndpointingRecognizer
 
 OPTIONS = RecognitionOptions(words=True)
 
@@ -25,11 +27,11 @@ Output = list[Hypothesis] | list[RecognitionEvent]
 """All that one stream gave: each step's hypothesis, or the events."""
 
 
-def silence(recognizer: Recognizer, duration_ms: int) -> Float32:
+def silence(recognizer: Streams, duration_ms: int) -> Float32:
     return np.zeros(recognizer.capabilities.sample_rate * duration_ms // 1000, np.float32)
 
 
-def feeds(recognizer: Recognizer, stream: object, audio: Float32) -> list[Feed]:
+def feeds(recognizer: Streams, stream: object, audio: Float32) -> list[Feed]:
     """``audio`` in steps, the last one marked."""
     capabilities = recognizer.capabilities
     step = capabilities.sample_rate * capabilities.step_ms // 1000
@@ -37,7 +39,7 @@ def feeds(recognizer: Recognizer, stream: object, audio: Float32) -> list[Feed]:
     return [Feed(stream, audio[s : s + step], last=s + step >= len(audio)) for s in starts]
 
 
-def run(recognizer: Recognizer, *audios: Float32) -> list[Output]:
+def run(recognizer: Streams, *audios: Float32) -> list[Output]:
     """One stream per audio, all fed side by side; what each one gave."""
     plans = [feeds(recognizer, recognizer.open(OPTIONS), audio) for audio in audios]
     limit = recognizer.capabilities.max_batch or len(plans)
@@ -69,28 +71,26 @@ def words_of(output: Output) -> list[Word]:
     return [word for event in output if isinstance(event, SentenceEnded) for word in event.words]
 
 
-def test_capabilities_are_constant_and_sane(recognizer: Recognizer) -> None:
+def test_capabilities_are_constant_and_sane(recognizer: Streams) -> None:
     capabilities = recognizer.capabilities
     assert capabilities == recognizer.capabilities
     assert capabilities.sample_rate in (8_000, 16_000)
     assert capabilities.languages
     assert 20 <= capabilities.step_ms <= 1_000
     assert capabilities.sample_rate * capabilities.step_ms % 1000 == 0
-    assert capabilities.max_sessions >= 1
+    assert capabilities.max_sessions is None or capabilities.max_sessions >= 1
     assert capabilities.max_sentences >= 1
     assert capabilities.max_batch is None or capabilities.max_batch >= 1
     assert capabilities.own_endpointing == hasattr(recognizer, "configure")
 
 
-def test_speech_gives_text(recognizer: Recognizer, clips: list[Float32]) -> None:
+def test_speech_gives_text(recognizer: Streams, clips: list[Float32]) -> None:
     for clip in clips[:3]:
         (output,) = run(recognizer, clip)
         assert text_of(output)
 
 
-def test_words_are_in_order_and_inside_the_audio(
-    recognizer: Recognizer, clips: list[Float32]
-) -> None:
+def test_words_are_in_order_and_inside_the_audio(recognizer: Streams, clips: list[Float32]) -> None:
     if not recognizer.capabilities.word_times:
         pytest.skip("no word times")
     for clip in clips[:3]:
@@ -106,7 +106,7 @@ def test_words_are_in_order_and_inside_the_audio(
         assert not any(sign in word.text for word in words for sign in "<>[]+()")
 
 
-def test_partials_come_before_the_end(recognizer: Recognizer, clips: list[Float32]) -> None:
+def test_partials_come_before_the_end(recognizer: Streams, clips: list[Float32]) -> None:
     if not recognizer.capabilities.partials:
         pytest.skip("no partials")
     (output,) = run(recognizer, clips[0])
@@ -116,7 +116,7 @@ def test_partials_come_before_the_end(recognizer: Recognizer, clips: list[Float3
     )
 
 
-def test_events_are_in_order(recognizer: Recognizer, clips: list[Float32]) -> None:
+def test_events_are_in_order(recognizer: Streams, clips: list[Float32]) -> None:
     if not recognizer.capabilities.own_endpointing:
         pytest.skip("its streams are single sentences")
     pause = silence(recognizer, 1_500)
@@ -146,7 +146,7 @@ def check_events(events: Sequence[RecognitionEvent]) -> None:
     assert began is None
 
 
-def test_a_last_feed_frees_the_slot(recognizer: Recognizer, clips: list[Float32]) -> None:
+def test_a_last_feed_frees_the_slot(recognizer: Streams, clips: list[Float32]) -> None:
     for _ in range(2):
         streams = [recognizer.open(OPTIONS) for _ in range(recognizer.capabilities.max_sentences)]
         limit = recognizer.capabilities.max_batch or len(streams)
@@ -159,7 +159,7 @@ def test_a_last_feed_frees_the_slot(recognizer: Recognizer, clips: list[Float32]
 
 
 def test_close_frees_the_slot_and_may_be_repeated(
-    recognizer: Recognizer, clips: list[Float32]
+    recognizer: Streams, clips: list[Float32]
 ) -> None:
     for _ in range(2):
         streams = [recognizer.open(OPTIONS) for _ in range(recognizer.capabilities.max_sentences)]
@@ -170,7 +170,7 @@ def test_close_frees_the_slot_and_may_be_repeated(
 
 
 def test_a_stream_is_the_same_alone_and_among_others(
-    recognizer: Recognizer, clips: list[Float32]
+    recognizer: Streams, clips: list[Float32]
 ) -> None:
     count = min(len(clips), recognizer.capabilities.max_sentences)
     alone = [run(recognizer, clip)[0] for clip in clips[:count]]
@@ -179,7 +179,7 @@ def test_a_stream_is_the_same_alone_and_among_others(
     assert [words_of(output) for output in together] == [words_of(output) for output in alone]
 
 
-def test_a_stream_leaves_nothing_for_the_next(recognizer: Recognizer, clips: list[Float32]) -> None:
+def test_a_stream_leaves_nothing_for_the_next(recognizer: Streams, clips: list[Float32]) -> None:
     # Every slot is used by other speech, loud and soft, before the clip comes round again.
     fresh = run(recognizer, clips[0])[0]
     for _ in range(2):
@@ -190,7 +190,7 @@ def test_a_stream_leaves_nothing_for_the_next(recognizer: Recognizer, clips: lis
 
 
 def test_a_stream_given_up_leaves_nothing_for_the_next(
-    recognizer: Recognizer, clips: list[Float32]
+    recognizer: Streams, clips: list[Float32]
 ) -> None:
     fresh = run(recognizer, clips[0])[0]
     stream = recognizer.open(OPTIONS)
@@ -201,12 +201,17 @@ def test_a_stream_given_up_leaves_nothing_for_the_next(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 79, 160, 1_601])
-def test_a_stream_may_be_empty_or_tiny(recognizer: Recognizer, samples: int) -> None:
+def test_a_stream_may_be_empty_or_tiny(
+    recognizer: Streams, samples: int, knows_silence: bool
+) -> None:
     (output,) = run(recognizer, np.zeros(samples, np.float32))
-    assert text_of(output) == ""
+    assert not any(isinstance(each, Exception) for each in output)
+    assert text_of(output) == "" or not knows_silence
 
 
-def test_silence_has_no_text(recognizer: Recognizer) -> None:
+def test_silence_has_no_text(recognizer: Streams, knows_silence: bool) -> None:
+    if not knows_silence:
+        pytest.skip("random weights hear something in silence")
     (output,) = run(recognizer, silence(recognizer, 3_000))
     assert text_of(output) == ""
     assert not words_of(output)
@@ -215,7 +220,7 @@ def test_silence_has_no_text(recognizer: Recognizer) -> None:
 
 
 def test_the_silence_of_a_running_stream_can_be_changed(
-    recognizer: Recognizer, clips: list[Float32]
+    recognizer: Streams, clips: list[Float32]
 ) -> None:
     if not recognizer.capabilities.own_endpointing:
         pytest.skip("the service ends its sentences")

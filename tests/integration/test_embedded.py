@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.audio.vad import SileroVad
 from app.client.messages import Event
 from app.client.nls import NlsClient
 from app.serving.worker.segmenting import SegmentingRecognition
@@ -124,6 +125,7 @@ async def test_twenty_streams_share_vad_calls_and_four_decoders(tmp_path: Path) 
         recognition = live.workers[0].recognition
         assert isinstance(recognition, SegmentingRecognition)
         windows_each = -(-len(speech) // 512)
+        assert isinstance(recognition.vad, SileroVad)
         assert recognition.vad.calls < 20 * windows_each / 2
         assert live.workers[0].active == 0
     for events in results:

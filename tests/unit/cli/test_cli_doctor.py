@@ -38,12 +38,14 @@ def test_settings_pass_on_the_warnings() -> None:
     assert [finding.level for finding in checks.check_settings(quiet)] == ["OK"]
 
 
-def test_engine_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_auto(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
-    finding = checks.check_engine(Config(), "asr")
+    monkeypatch.setattr("app.engines.registry.has_nvidia_card", lambda: False)
+    finding = checks.check_engine(Config(modelscope_cache=tmp_path), "asr")
     assert finding.level == "OK"
     assert finding.text.startswith("ASR_ENGINE=auto takes embedded; installed: ")
     assert "fake" in finding.text
+    assert finding.remedy == "better: funspeech models pull, then ASR_ENGINE=funasr"
 
 
 def test_engine_missing(monkeypatch: pytest.MonkeyPatch) -> None:

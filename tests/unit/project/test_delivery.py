@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from app.core.config import Config, load
-from app.engines.registry import how_to_install
+from app.engines.registry import how_to_install, model_files
 
 ROOT = Path(__file__).resolve().parents[3]
 READMES = ("README.md", "README.zh.md")
@@ -121,6 +121,25 @@ def test_the_operators_documents_have_the_same_structure_and_the_same_code() -> 
     assert code_blocks(english) == code_blocks(chinese)
 
 
+def test_the_documents_of_models_have_the_same_structure_and_the_same_code() -> None:
+    english, chinese = read("docs/models.md"), read("docs/models.zh.md")
+    assert structure(english) == structure(chinese)
+    assert code_blocks(english) == code_blocks(chinese)
+
+
+@pytest.mark.parametrize("name", ["docs/models.md", "docs/models.zh.md"])
+def test_the_documents_of_models_have_every_model(name: str) -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| .* \| ([\d,]+) MB \| `(\S+)`, (\S+) \|$", read(name), re.M
+    )
+    files = model_files("funasr")
+    assert files is not None
+    assert [(row[0], int(row[1].replace(",", "")), row[2], row[3]) for row in rows] == [
+        (model.name, round(model.size_bytes / 1e6), model.source, model.revision)
+        for model in files.models()
+    ]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -130,6 +149,8 @@ def test_the_operators_documents_have_the_same_structure_and_the_same_code() -> 
         "docs/architecture.md",
         "docs/benchmarks.md",
         "docs/metrics.md",
+        "docs/models.md",
+        "docs/models.zh.md",
         "docs/operations.md",
         "docs/operations.zh.md",
         "docs/nls-protocol.md",
@@ -163,9 +184,13 @@ def test_cited_documents_are_in_the_repository() -> None:
 # --- Docker ----------------------------------------------------------------------------------
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile as (instruction, arguments), continued lines joined."""
-    text = re.sub(r"^#.*\n", "", read("Dockerfile"), flags=re.MULTILINE)
+DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
+SERVICES = {"funspeech": "Dockerfile", "funspeech-gpu": "Dockerfile.gpu"}
+
+
+def instructions(dockerfile: str) -> list[tuple[str, str]]:
+    """A Dockerfile as (instruction, arguments), continued lines joined."""
+    text = re.sub(r"^#.*\n", "", read(dockerfile), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
     known = "ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|RUN|USER|VOLUME|WORKDIR"
     found = []
@@ -176,40 +201,44 @@ def instructions() -> list[tuple[str, str]]:
     return found
 
 
-def arguments(instruction: str) -> list[str]:
-    return [rest for name, rest in instructions() if name == instruction]
+def arguments(instruction: str, dockerfile: str) -> list[str]:
+    return [rest for name, rest in instructions(dockerfile) if name == instruction]
 
 
-def test_dockerfile_starts_from_a_supported_python() -> None:
-    (base,) = arguments("FROM")
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_dockerfile_starts_from_a_supported_python(dockerfile: str) -> None:
+    (base,) = arguments("FROM", dockerfile)
     match = re.fullmatch(r"python:(\d+)\.(\d+)-slim", base)
     assert match is not None and (int(match[1]), int(match[2])) >= (3, 11)
 
 
-def test_image_does_not_run_as_root_and_installs_before() -> None:
-    names = [name for name, _ in instructions()]
-    (user,) = arguments("USER")
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_image_does_not_run_as_root_and_installs_before(dockerfile: str) -> None:
+    names = [name for name, _ in instructions(dockerfile)]
+    (user,) = arguments("USER", dockerfile)
     assert user not in ("root", "0")
     assert "RUN" not in names[names.index("USER") :]
-    assert any("-c constraints.txt" in run for run in arguments("RUN"))
+    assert any("-c constraints.txt" in run for run in arguments("RUN", dockerfile))
 
 
-def test_image_serves_and_is_checked() -> None:
-    (command,) = arguments("CMD")
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_image_serves_and_is_checked(dockerfile: str) -> None:
+    (command,) = arguments("CMD", dockerfile)
     assert json.loads(command) == ["funspeech", "serve"]
-    assert arguments("EXPOSE") == ["8000"]
-    (check,) = arguments("HEALTHCHECK")
+    assert arguments("EXPOSE", dockerfile) == ["8000"]
+    (check,) = arguments("HEALTHCHECK", dockerfile)
     argv = json.loads(check[check.index("[") :])
     assert argv[:2] == ["python", "-c"]
     assert "/health/live" in argv[2]
     compile(argv[2], "healthcheck", "exec")
 
 
-def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_what_the_image_copies_is_there_and_not_ignored(dockerfile: str) -> None:
     rules = [
         rule for rule in read(".dockerignore").splitlines() if rule and not rule.startswith("#")
     ]
-    for copy in arguments("COPY"):
+    for copy in arguments("COPY", dockerfile):
         for source in copy.split()[:-1]:
             assert (ROOT / source).exists(), source
             kept = False
@@ -219,28 +248,64 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
             assert kept, f"{source} is left out by .dockerignore"
 
 
-def service() -> dict[str, Any]:
+def test_the_gpu_image_has_the_torch_that_is_tested() -> None:
+    tested = re.search(r"^TORCH := (\S+)$", read("Makefile"), re.MULTILINE)
+    assert tested is not None
+    assert arguments("ARG", "Dockerfile.gpu") == [f"TORCH={tested[1]}"]
+    # Before the sources come in, so that a change of them does not fetch gigabytes again.
+    order = [name for name, _ in instructions("Dockerfile.gpu")]
+    assert order.index("ARG") < order.index("COPY")
+    (install,) = [run for run in arguments("RUN", "Dockerfile.gpu") if "-c constraints.txt" in run]
+    assert "'.[embedded,funasr]'" in install
+
+
+def test_the_gpu_image_takes_funasr_and_keeps_its_models() -> None:
+    (environment,) = arguments("ENV", "Dockerfile.gpu")
+    assert "ASR_ENGINE=funasr" in environment.split()
+    (volumes,) = arguments("VOLUME", "Dockerfile.gpu")
+    assert "/home/funspeech/.cache/modelscope" in json.loads(volumes)
+
+
+def service(name: str) -> dict[str, Any]:
     compose = yaml.safe_load(read("docker-compose.yml"))
     assert set(compose) == {"services"}
-    assert set(compose["services"]) == {"funspeech"}
-    found: dict[str, Any] = compose["services"]["funspeech"]
+    assert set(compose["services"]) == set(SERVICES)
+    found: dict[str, Any] = compose["services"][name]
     return found
 
 
-def test_compose_service() -> None:
-    compose = service()
-    assert compose["container_name"] == "funspeech"
+def test_compose_starts_one_service_unless_the_other_is_named() -> None:
+    assert "profiles" not in service("funspeech")
+    assert service("funspeech-gpu")["profiles"] == ["gpu"]
+
+
+def test_compose_reserves_the_cards() -> None:
+    (devices,) = service("funspeech-gpu")["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert "deploy" not in service("funspeech")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_service(name: str) -> None:
+    compose = service(name)
+    assert compose["container_name"] == name
     assert compose["ports"] == ["8000:8000"]
     assert compose["restart"] == "unless-stopped"
     assert compose["env_file"] == [{"path": ".env", "required": False}]
-    assert (ROOT / compose["build"] / "Dockerfile").is_file()
+    build = compose["build"]
+    assert (build if isinstance(build, str) else build["context"]) == "."
+    assert (
+        SERVICES[name] == ("Dockerfile" if isinstance(build, str) else build["dockerfile"])
+        and (ROOT / SERVICES[name]).is_file()
+    )
     unknown = set(compose["environment"]) - {name.upper() for name in Config.model_fields}
     assert unknown == set()
     assert load(None, compose["environment"]).port == 8000
 
 
-def test_compose_volumes_are_where_the_settings_look() -> None:
-    volumes = dict(volume.split(":") for volume in service()["volumes"])
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_volumes_are_where_the_settings_look(name: str) -> None:
+    volumes = dict(volume.split(":") for volume in service(name)["volumes"])
     config = load(None, {})
     assert volumes["./data"] == f"/app/{config.data_dir}"
     assert volumes["./voices"] == f"/app/{config.voices_dir}"
@@ -261,9 +326,10 @@ class Alive(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
 @pytest.mark.parametrize("tls", [False, True])
-def test_health_check_of_the_image_finds_the_server(tls: bool) -> None:
-    (check,) = arguments("HEALTHCHECK")
+def test_health_check_of_the_image_finds_the_server(tls: bool, dockerfile: str) -> None:
+    (check,) = arguments("HEALTHCHECK", dockerfile)
     _, *rest = json.loads(check[check.index("[") :])
     with ThreadingHTTPServer(("127.0.0.1", 0), Alive) as server:
         if tls:
@@ -284,8 +350,9 @@ def test_health_check_of_the_image_finds_the_server(tls: bool) -> None:
     assert exit_code(server.server_port) != 0
 
 
-def test_compose_leaves_the_health_check_to_the_image() -> None:
-    assert "healthcheck" not in service()
+@pytest.mark.parametrize("name", SERVICES)
+def test_compose_leaves_the_health_check_to_the_image(name: str) -> None:
+    assert "healthcheck" not in service(name)
 
 
 # --- installation ----------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""Batches of similar length: padding is computed like audio, so a ragged batch is a waste."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+MAX_PADDING: Final = 0.25
+"""Share of a batch that may be padding."""
+
+
+def buckets(
+    lengths: Sequence[int], longest_total: int, max_padding: float = MAX_PADDING
+) -> list[list[int]]:
+    """The places in ``lengths``, in batches: the shortest first, those of one batch ascending.
+
+    No batch is longer than ``longest_total``, padding included, unless it is a single input; and
+    at most the share ``max_padding`` of it is padding.
+    """
+    found: list[list[int]] = []
+    useful = 0
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length = lengths[place]
+        size = len(found[-1]) + 1 if found else 0
+        padded = size * length
+        fits = size and padded <= longest_total
+        if fits and useful + length >= (1.0 - max_padding) * padded:
+            found[-1].append(place)
+            useful += length
+        else:
+            found.append([place])
+            useful = length
+    return found

@@ -1,0 +1,208 @@
+"""Whole sentences in batches: which model a folder has, and how a batch goes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.audio.pcm import Float32
+from app.core.errors import EngineNotUsable
+from app.core.speech import RecognitionOptions
+from app.engines.base import Hypothesis, OfflineCapabilities, Progress, Segment
+from app.engines.funasr.background import Background
+from app.engines.funasr.buckets import buckets
+from app.engines.funasr.checkpoint import (
+    architecture,
+    load_weights,
+    read_config,
+    read_normalisation,
+    read_tokens,
+)
+from app.engines.funasr.features import SAMPLE_RATE, STACK, STRIDE, WIDTH
+from app.engines.funasr.int8 import to_int8
+from app.engines.funasr.offline_config import ParaformerConfig, SeacoConfig, SenseVoiceConfig
+from app.engines.funasr.offline_features import SHORTEST, WholeFeatures
+from app.engines.funasr.paraformer import Paraformer, ParaformerNetwork, PredictorSize
+from app.engines.funasr.seaco import Hotwords, Seaco, SeacoNetwork, read_syllables
+from app.engines.funasr.sensevoice import SenseVoice, SenseVoiceNetwork
+from app.engines.funasr.settings import Dtype, FunasrOptions
+from app.engines.funasr.tokens import TokenList, read_pieces
+
+_MAX_BATCH_S: Final = {"cpu": 10.0, "cuda": 300.0}
+"""Audio in one call: on a CPU little, because the streaming pass waits for the cores; on a GPU what
+keeps it busy."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class OfflineModel(Protocol):
+    """A recogniser of one padded batch; :class:`BatchedRecognizer` does the rest."""
+
+    capabilities: OfflineCapabilities
+
+    def transcribe(
+        self, samples: Sequence[Float32], options: Sequence[RecognitionOptions]
+    ) -> list[Hypothesis | Exception]:
+        """Each input's hypothesis, in order. Each has at least 25 ms of sound numbers."""
+        ...
+
+
+class BatchedRecognizer:
+    """An :class:`app.engines.base.OfflineRecognizer` over one model."""
+
+    def __init__(self, model: OfflineModel, background: Background) -> None:
+        self._model = model
+        self._background = background
+
+    @property
+    def capabilities(self) -> OfflineCapabilities:
+        """Those of the model."""
+        return self._model.capabilities
+
+    def recognize(self, batch: Sequence[Segment]) -> Sequence[Hypothesis | Exception]:
+        """Each segment's hypothesis, in order; less than 25 ms of audio have no text.
+
+        Audio with samples that are no numbers fails alone. Where a batch fails as a whole, each of
+        its segments is tried alone, so that only the one at fault has an exception.
+        """
+        found: list[Hypothesis | Exception] = [Hypothesis("", finished=True)] * len(batch)
+        usable: list[int] = []
+        for place, segment in enumerate(batch):
+            if not np.isfinite(segment.samples).all():
+                found[place] = ValueError("the audio has samples that are no numbers")
+            elif segment.samples.size >= SHORTEST:
+                usable.append(place)
+        lengths = [batch[place].samples.size for place in usable]
+        longest = int(self.capabilities.max_batch_s * SAMPLE_RATE)
+        with self._background.running():
+            for bucket in buckets(lengths, longest):
+                places = [usable[index] for index in bucket]
+                results = self._transcribed([batch[place] for place in places])
+                for place, result in zip(places, results, strict=True):
+                    found[place] = result
+        return found
+
+    def _transcribed(self, segments: Sequence[Segment]) -> list[Hypothesis | Exception]:
+        try:
+            return self._model.transcribe(
+                [segment.samples for segment in segments],
+                [segment.options for segment in segments],
+            )
+        except Exception as error:
+            if len(segments) == 1:
+                return [error]
+        return [self._transcribed([segment])[0] for segment in segments]
+
+
+def load_offline(
+    folder: Path, device: str, options: FunasrOptions, progress: Progress
+) -> BatchedRecognizer:
+    """The recogniser of whole sentences that ``folder`` has: SenseVoiceSmall, Paraformer, or SeACo
+    Paraformer.
+
+    ``device`` is ``cpu`` or ``cuda:0``. Slow and blocking.
+
+    Raises:
+        EngineNotUsable: a file is missing or damaged, or the model is not one that is known.
+    """
+    progress(f"loading {folder.name}")
+    return BatchedRecognizer(
+        load_model(folder, device, options), Background(device, options.threads)
+    )
+
+
+def load_model(folder: Path, device: str, options: FunasrOptions) -> OfflineModel:
+    """The model alone: as :func:`load_offline`."""
+    config = read_config(folder)
+    loader = _LOADERS.get(str(config.get("model")))
+    if loader is None:
+        known = ", ".join(_LOADERS)
+        raise EngineNotUsable(
+            f"{folder / 'config.yaml'} is not a model that FunSpeech knows: "
+            f"model is {config.get('model')}, in place of {known}"
+        )
+    return loader(folder, config, device, options.dtype)
+
+
+def _sensevoice(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> SenseVoice:
+    known = architecture(folder, config, SenseVoiceConfig)
+    pieces = read_pieces(folder)
+    network = SenseVoiceNetwork(known.encoder_conf.size(WIDTH), len(pieces))
+    load_weights(network, folder)
+    converted = in_dtype(network, dtype).to(device)
+    return SenseVoice(converted, _features(folder, device), pieces, device, _batch_s(device))
+
+
+def _paraformer(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> Paraformer:
+    known = architecture(folder, config, ParaformerConfig)
+    tokens = TokenList(read_tokens(folder))
+    network = ParaformerNetwork(
+        known.encoder_conf.size(WIDTH),
+        known.decoder_conf.size(len(tokens), known.encoder_conf.output_size),
+        PredictorSize(
+            known.predictor_conf.l_order,
+            known.predictor_conf.r_order,
+            known.predictor_conf.tail_threshold,
+        ),
+    )
+    load_weights(network, folder)
+    in_dtype(network, dtype, exact=[network.predictor]).to(device)
+    return Paraformer(network, _features(folder, device), tokens, device, _batch_s(device))
+
+
+def _seaco(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> Seaco:
+    known = architecture(folder, config, SeacoConfig)
+    names = read_tokens(folder)
+    width = known.encoder_conf.output_size
+    if known.model_conf.inner_dim != width:
+        raise EngineNotUsable(
+            f"{folder / 'config.yaml'} is not a model that FunSpeech knows: "
+            f"inner_dim is {known.model_conf.inner_dim}, and the encoder's width {width}"
+        )
+    network = SeacoNetwork(
+        known.encoder_conf.size(WIDTH),
+        known.decoder_conf.size(len(names), width),
+        known.seaco_decoder_conf.size(len(names), width),
+        known.predictor_conf,
+        known.model_conf.no_bias,
+    )
+    load_weights(network, folder)
+    in_dtype(network, dtype, exact=[network.predictor, network.bias_encoder]).to(device)
+    hotwords = Hotwords(names, read_syllables(folder))
+    tokens = TokenList(names)
+    return Seaco(network, _features(folder, device), tokens, hotwords, device, _batch_s(device))
+
+
+_LOADERS: Final[dict[str, Callable[[Path, dict[str, Any], str, Dtype], OfflineModel]]] = {
+    "SenseVoiceSmall": _sensevoice,
+    "Paraformer": _paraformer,
+    "SeacoParaformer": _seaco,
+}
+
+
+def in_dtype(network: Network, dtype: Dtype, exact: Sequence[nn.Module] = ()) -> Network:
+    """``network``, changed in place to compute in ``dtype``, and ready for inference; the parts in
+    ``exact`` stay in fp32."""
+    network.eval().requires_grad_(False)
+    if dtype == "int8":
+        to_int8(network)
+    elif dtype != "fp32":
+        network.to(_DTYPES[dtype])
+        for part in exact:
+            part.float()
+    return network
+
+
+def _features(folder: Path, device: str) -> WholeFeatures:
+    return WholeFeatures(STACK, STRIDE, read_normalisation(folder, WIDTH)).to(device)
+
+
+def _batch_s(device: str) -> float:
+    return _MAX_BATCH_S[device.partition(":")[0]]

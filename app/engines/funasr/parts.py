@@ -1,0 +1,108 @@
+"""The recogniser, put together from the models that the settings ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from app.core.cpus import usable_cores
+from app.core.errors import EngineNotUsable
+from app.engines.base import (
+    OfflineRecognizer,
+    Progress,
+    RecognizerCapabilities,
+    RecognizerParts,
+    SentenceRecognizer,
+)
+from app.engines.funasr.files import ensure
+from app.engines.funasr.offline import load_offline
+from app.engines.funasr.punctuation import load_punctuator
+from app.engines.funasr.recognizer import load_streaming
+from app.engines.funasr.settings import FunasrOptions, ModelRole
+from app.engines.funasr.vad import load_detector
+
+_RECOGNIZERS: Final[tuple[ModelRole, ...]] = ("streaming", "offline")
+
+_STEP_MS: Final = 600
+"""Of a replica without a streaming model: nothing is stepped, so this is for form's sake."""
+
+
+def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> RecognizerParts:
+    """All models on one device: ``auto`` (a card if there is one), ``cpu`` or ``cuda:0``.
+
+    Models that are missing are downloaded first, so that a name that is none shows at once.
+
+    Raises:
+        EngineNotUsable: no such card, or files or settings are not usable.
+    """
+    device = _device(wanted)
+    options.check_device(device)
+    if not options.threads:
+        options = replace(options, threads=max(1, usable_cores() // max(1, options.replicas)))
+    models = options.models(on_card=device != "cpu")
+    folders = {
+        role: ensure(model, cache=options.cache, offline=options.offline, progress=progress)
+        for role, model in models.items()
+    }
+    common = (device, options, progress)
+    streaming = offline = punctuator = partial_punctuator = detector = None
+    if folder := folders.get("streaming"):
+        streaming = load_streaming(folder, *common)
+    if folder := folders.get("offline"):
+        offline = load_offline(folder, *common)
+    if folder := folders.get("punctuation"):
+        punctuator = load_punctuator(folder, *common, realtime=False)
+    if folder := folders.get("interim punctuation"):
+        partial_punctuator = load_punctuator(folder, *common, realtime=True)
+    if folder := folders.get("vad"):
+        detector = load_detector(folder, *common)
+    names = [Path(models[role]).name for role in _RECOGNIZERS if role in models]
+    notice = f"{', then '.join(names)}; {options.dtype} on {device}"
+    capabilities = _capabilities(streaming, offline, punctuator is not None, device, notice)
+    return RecognizerParts(
+        capabilities, streaming, offline, punctuator, partial_punctuator, detector
+    )
+
+
+def _device(wanted: str) -> str:
+    has_card = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda:0" if has_card else "cpu"
+    if wanted != "cpu" and not has_card:
+        raise EngineNotUsable(
+            "ASR_GPUS names a GPU that torch does not see here: check nvidia-smi and that torch "
+            "is a build for CUDA, or set ASR_GPUS=cpu"
+        )
+    return wanted
+
+
+def _capabilities(
+    streaming: SentenceRecognizer | None,
+    offline: OfflineRecognizer | None,
+    punctuates: bool,
+    device: str,
+    notice: str,
+) -> RecognizerCapabilities:
+    first = streaming.capabilities if streaming else None
+    second = offline.capabilities if offline else None
+    known = [each for each in (second, first) if each is not None]
+    return RecognizerCapabilities(
+        sample_rate=known[0].sample_rate,
+        languages=tuple(dict.fromkeys(name for each in known for name in each.languages)),
+        step_ms=first.step_ms if first else _STEP_MS,
+        partials=first is not None,
+        word_times=any(each.word_times for each in known),
+        own_endpointing=False,
+        max_sessions=None,
+        max_sentences=first.max_sentences if first else 1,
+        max_batch=first.max_batch if first else None,
+        hotwords=any(each.hotwords for each in known),
+        punctuation=punctuates or (second is not None and second.punctuation),
+        inverse_text_normalization=False,
+        tags=second is not None and second.tags,
+        device=device,
+        notice=notice,
+    )

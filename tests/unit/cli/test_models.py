@@ -1,0 +1,272 @@
+"""``funspeech models``, with a hub on this machine; models in ``doctor`` and in the banner."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli import checks, cli
+from app.cli.serve import banner
+from app.core.config import Config, load
+from app.engines import registry
+from app.engines.funasr.catalogue import MODELS
+from app.serving.supervisor import Running
+from tests.support.model_hub import ModelHub, running
+
+ROOT = Path(__file__).parents[3]
+DEFAULT = ["paraformer-zh-streaming", "sensevoice-small", "ct-punc", "fsmn-vad"]
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModelHub]:
+    repositories = {
+        model.source: {name: f"{model.name} {name}".encode() * 100 for name in model.files}
+        for model in MODELS
+    }
+    with running(repositories) as server:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HOST", "127.0.0.1")
+        monkeypatch.setattr(registry, "has_nvidia_card", lambda: False)
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def funspeech(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["models", *arguments])
+
+
+def states() -> dict[str, tuple[bool, str]]:
+    rows = json.loads(funspeech("list", "--json").stdout)
+    return {row["name"]: (row["needed"], row["state"]) for row in rows}
+
+
+def test_list_tells_what_is_needed_and_what_is_here(cache: Path) -> None:
+    assert states() == {model.name: (model.name in DEFAULT, "absent") for model in MODELS}
+    funspeech("pull", "ct-punc")
+    assert states()["ct-punc"] == (True, "here")
+    folder = cache / "models" / next(m.source for m in MODELS if m.name == "ct-punc")
+    (folder / "tokens.json").unlink()
+    assert states()["ct-punc"] == (True, "damaged")
+
+
+def test_list_for_people_and_scripts(cache: Path) -> None:
+    lines = [line.split("\t") for line in funspeech("list").stdout.splitlines()]
+    assert [line[0] for line in lines] == [model.name for model in MODELS]
+    vad = lines[-1]
+    assert vad == ["fsmn-vad", "voice activity detection", "zh", "1.8 MB", "needed", "absent"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, DEFAULT),
+        ({"ASR_ENGINE": "funasr", "ASR_MODEL_MODE": "offline"}, DEFAULT[1:]),
+        ({"ASR_ENGINE": "embedded"}, []),
+    ],
+)
+def test_pull_fetches_what_the_settings_need(
+    settings: dict[str, str], names: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    done = funspeech("pull")
+    assert done.exit_code == 0
+    assert [line.partition(":")[0] for line in done.stdout.splitlines() if ": " in line] == names
+    assert ("need no models" in done.stdout) == (not names)
+    found = {path.parent.name for path in cache.rglob("model.pt")}
+    wanted = {m.source.partition("/")[2] for m in MODELS if m.name in names}
+    assert found == wanted
+
+
+def test_pull_says_what_it_did(cache: Path) -> None:
+    (folder,) = (cache / "models" / m.source for m in MODELS if m.name == "fsmn-vad")
+    assert funspeech("pull", "fsmn-vad").stdout == f"fsmn-vad: 0.1 MB downloaded to {folder}\n"
+    # Without a terminal there are lines in place of the bar, beside the results.
+    again = funspeech("pull", "FSMN-VAD")
+    assert again.stderr.startswith("funspeech: checking fsmn-vad: ")
+    assert again.stdout == f"fsmn-vad: nothing to do, it is whole, in {folder}\n"
+
+
+def test_pull_goes_on_with_the_others_when_one_cannot_be_had(hub: ModelHub) -> None:
+    del hub.repositories[next(m.source for m in MODELS if m.name == "ct-punc")]
+    done = funspeech("pull", "ct-punc", "fsmn-vad")
+    assert done.exit_code == 1
+    assert "model ct-punc could not be downloaded" in done.stderr
+    assert done.stdout.startswith("fsmn-vad: ")
+
+
+def test_unknown_names_and_offline_are_refused(
+    hub: ModelHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = funspeech("pull", "fsmn-vad", "ct-pun")
+    assert done.exit_code == 1
+    assert "there is no model ct-pun; the models are: paraformer-zh-streaming" in done.stderr
+    monkeypatch.setenv("OFFLINE", "true")
+    done = funspeech("pull")
+    assert done.exit_code == 1 and "OFFLINE=true forbids downloads" in done.stderr
+    assert hub.requests == []
+
+
+def test_verify(cache: Path) -> None:
+    missing = funspeech("verify")
+    assert missing.exit_code == 1
+    assert missing.stdout.splitlines() == [f"{name}: it is not here" for name in DEFAULT]
+    assert "funspeech models pull ct-punc" in missing.stderr
+
+    funspeech("pull", *DEFAULT, "ct-punc-realtime")
+    whole = funspeech("verify")
+    assert whole.exit_code == 0
+    assert len(whole.stdout.splitlines()) == 5 and whole.stdout.count(": whole, in ") == 5
+
+    weights = next(cache.glob("models/iic/SenseVoiceSmall/model.pt"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    damaged = funspeech("verify", "sensevoice-small")
+    assert damaged.exit_code == 1
+    assert damaged.stdout.startswith("sensevoice-small: model.pt is damaged")
+    assert "funspeech models pull sensevoice-small" in damaged.stderr
+    assert funspeech("pull").exit_code == 0
+    assert funspeech("verify").exit_code == 0
+
+
+def test_verify_of_a_folder_that_modelscope_made_says_what_it_cannot(cache: Path) -> None:
+    funspeech("pull", "fsmn-vad")
+    next(cache.rglob(".funspeech.json")).unlink()
+    done = funspeech("verify", "fsmn-vad")
+    assert done.exit_code == 0 and "their checksums are not known" in done.stdout
+
+
+def test_ctrl_c_on_a_terminal_shows_a_bar_and_leaves_what_has_come(
+    hub: ModelHub, cache: Path
+) -> None:
+    source = next(m.source for m in MODELS if m.name == "fsmn-vad")
+    weights = b"w" * 2_000_000
+    hub.repositories[source]["model.pt"] = weights
+    hub.held, hub.cut_at["model.pt"] = threading.Event(), 1_000_000
+    shown = on_a_terminal(["models", "pull", "fsmn-vad"], interrupt_at="1.0/2.0 MB")
+    assert shown.code == 130
+    assert "downloading fsmn-vad" in shown.text and "━" in shown.text
+    assert "broken off; the same command goes on from here" in shown.text
+
+    assert funspeech("pull", "fsmn-vad").exit_code == 0
+    assert (cache / "models" / source / "model.pt").read_bytes() == weights
+    assert hub.ranges["model.pt"] == [0, 1_000_000]
+
+
+class Shown:
+    def __init__(self, text: str, code: int) -> None:
+        self.text = text
+        self.code = code
+
+
+def on_a_terminal(arguments: list[str], interrupt_at: str) -> Shown:
+    """Run ``funspeech`` on a terminal, with a Ctrl-C once it shows ``interrupt_at``."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    text, interrupted = "", False
+    with process:
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                data = os.read(ours, 65_536)
+            except OSError:  # the last of the other end's users has gone
+                break
+            if not data:
+                break
+            text += data.decode(errors="replace")
+            if interrupt_at in text and not interrupted:
+                interrupted = True
+                os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.kill()
+    os.close(ours)
+    return Shown(text, process.returncode)
+
+
+# The doctor, and the banner
+
+
+def findings(**environ: str) -> dict[str, list[checks.Finding]]:
+    cache = os.environ["MODELSCOPE_CACHE"]
+    config = load(None, {"MODELSCOPE_CACHE": cache, "ASR_ENGINE": "funasr", **environ})
+    found: dict[str, list[checks.Finding]] = {}
+    for finding in checks.check_models(config):
+        found.setdefault(finding.level, []).append(finding)
+    return found
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_tells_what_the_first_start_downloads() -> None:
+    found = findings()
+    (download,) = found["WARN"]
+    assert "downloads paraformer-zh-streaming, sensevoice-small, ct-punc, fsmn-vad" in download.text
+    assert "3.0 GB" in download.text and "funspeech models pull" in download.remedy
+    assert [finding.subject for finding in found["OK"]] == ["Folder"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_fails_where_nothing_may_be_downloaded() -> None:
+    found = findings(OFFLINE="true")
+    assert list(found) == ["FAIL"]
+    assert found["FAIL"][0].remedy == "OFFLINE=false funspeech models pull"
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_sees_what_is_here_and_what_is_damaged(cache: Path) -> None:
+    funspeech("pull")
+    assert [finding.subject for finding in findings()["OK"]] == ["Models"]
+    next(cache.glob("models/iic/SenseVoiceSmall/model.pt")).write_bytes(b"")
+    (damaged,) = findings()["FAIL"]
+    assert "sensevoice-small" in damaged.text and "instead of" in damaged.text
+    assert damaged.remedy == "funspeech models pull sensevoice-small"
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_counts_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert [finding.subject for finding in findings()["FAIL"]] == ["Disk"]
+
+
+def test_doctor_is_silent_about_engines_without_models() -> None:
+    assert findings(ASR_ENGINE="fake") == {}
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_banner_tells_how_to_recognise_better(cache: Path) -> None:
+    running_now = Running("127.0.0.1", 8000, (("asr", "embedded", "commands"),))
+    text = banner(Config(modelscope_cache=cache), running_now)
+    advice = "for better recognition: funspeech models pull, then ASR_ENGINE=funasr"
+    assert f"  recognition  embedded: commands\n{'':<15}{advice}\n" in text
+    chosen = banner(Config(modelscope_cache=cache, asr_engine="embedded"), running_now)
+    assert "better" not in chosen

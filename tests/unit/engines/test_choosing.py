@@ -1,0 +1,114 @@
+"""Which engine ``auto`` takes: no surprise downloads, no silent second best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Config
+from app.core.errors import EngineNotUsable
+from app.engines import registry
+from app.engines.funasr.catalogue import MODELS
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is installed, and there is no card."""
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(registry, "has_nvidia_card", lambda: False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(modelscope_cache=tmp_path)
+
+
+def put_models(cache: Path) -> None:
+    """All of FunASR's, as small files in the places of the real ones."""
+    for model in MODELS:
+        for name in model.files:
+            path = cache / "models" / model.source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+
+
+def test_nobody_s_laptop_downloads_gigabytes_unasked(config: Config) -> None:
+    assert registry.choose("auto", "asr", config.engine_settings) == "embedded"
+    advice = registry.advice("embedded", "asr", config.engine_settings)
+    assert advice == "funspeech models pull, then ASR_ENGINE=funasr"
+
+
+def test_models_that_are_here_are_used(config: Config) -> None:
+    put_models(config.modelscope_cache)
+    assert registry.choose("auto", "asr", config.engine_settings) == "funasr"
+    assert registry.advice("funasr", "asr", config.engine_settings) == ""
+    # Whoever asks for the other all the same has been told how to come back.
+    advice = registry.advice("embedded", "asr", config.engine_settings)
+    assert advice == "ASR_ENGINE=funasr"
+
+
+def test_one_model_of_those_that_are_needed_is_not_enough(config: Config) -> None:
+    put_models(config.modelscope_cache)
+    (config.modelscope_cache / "models" / MODELS[0].source / "model.pt").unlink()
+    assert registry.choose("auto", "asr", config.engine_settings) == "embedded"
+    offline_only = config.model_copy(update={"asr_model_mode": "offline"})
+    assert registry.choose("auto", "asr", offline_only.engine_settings) == "funasr"
+
+
+def test_a_card_is_reason_enough(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "has_nvidia_card", lambda: True)
+    choose = registry.choose
+    assert choose("auto", "asr", config.engine_settings) == "funasr"
+    assert choose("auto", "asr", config.engine_settings, ["cuda:1", "cpu"]) == "funasr"
+    assert choose("auto", "asr", config.engine_settings, ["cpu", "cpu"]) == "embedded"
+    assert choose("auto", "tts", config.engine_settings) == "embedded"
+
+
+def test_what_is_asked_for_is_taken(config: Config) -> None:
+    assert registry.choose("funasr", "asr", config.engine_settings) == "funasr"
+    with pytest.raises(EngineNotUsable, match="no tts half"):
+        registry.choose("funasr", "tts", config.engine_settings)
+
+
+def test_where_nothing_else_is_installed_auto_takes_it_and_downloads(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name == "pocketsphinx" else object()
+
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", find_spec)
+    assert registry.choose("auto", "asr", config.engine_settings) == "funasr"
+
+
+def test_what_is_not_installed_is_advised_with_its_command(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name == "torch" else object()
+
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", find_spec)
+    assert registry.choose("auto", "asr", config.engine_settings) == "embedded"
+    advice = registry.advice("embedded", "asr", config.engine_settings)
+    install, pull, use = advice.split(", then ")
+    assert install == registry.how_to_install("funasr")
+    assert (pull, use) == ("funspeech models pull", "ASR_ENGINE=funasr")
+
+
+def test_an_engine_without_models_needs_none() -> None:
+    def settings(name: str) -> Mapping[str, object]:
+        raise AssertionError(f"{name}'s settings are nobody's business")
+
+    assert registry.model_files("embedded") is None
+    assert registry.absent_models("embedded", {}) == []
+    assert registry.choose("embedded", "asr", settings) == "embedded"
+    assert registry.advice("embedded", "tts", settings) == ""
+
+
+def test_a_card_is_seen_by_its_device_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    (tmp_path / "nvidiactl").touch()  # the driver alone
+    assert not registry.has_nvidia_card(tmp_path)
+    (tmp_path / "nvidia3").touch()
+    assert registry.has_nvidia_card(tmp_path)

@@ -9,7 +9,6 @@ from typing import Final
 import torch
 
 from app.core.cpus import usable_cores
-from app.core.errors import EngineNotUsable
 from app.engines.base import (
     OfflineRecognizer,
     Progress,
@@ -18,6 +17,7 @@ from app.engines.base import (
     SentenceRecognizer,
 )
 from app.engines.funasr.files import ensure
+from app.engines.funasr.graphs import check_card
 from app.engines.funasr.offline import load_offline
 from app.engines.funasr.punctuation import load_punctuator
 from app.engines.funasr.recognizer import load_streaming
@@ -68,14 +68,9 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
 
 
 def _device(wanted: str) -> str:
-    has_card = torch.cuda.is_available()
     if wanted == "auto":
-        return "cuda:0" if has_card else "cpu"
-    if wanted != "cpu" and not has_card:
-        raise EngineNotUsable(
-            "ASR_GPUS names a GPU that torch does not see here: check nvidia-smi and that torch "
-            "is a build for CUDA, or set ASR_GPUS=cpu"
-        )
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    check_card(wanted)
     return wanted
 
 

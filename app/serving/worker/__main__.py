@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -56,6 +57,9 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
     await server.calibrate(control.progress)
     serving = asyncio.ensure_future(server.serve(listener))
     engine = recognizer or synthesizer
+    # Models and libraries stay: the collector need not walk through them in the middle of a step.
+    gc.collect()
+    gc.freeze()
     control.ready(notice=engine.capabilities.notice if engine else "")
     await serving
 

@@ -8,7 +8,7 @@ every 240 ms, whatever the noise of the weights. The tests use the same models, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from app.audio.pcm import Float32
 from app.engines.funasr import checkpoint
 from app.engines.funasr.executor import Chunking, Executor
 from app.engines.funasr.features import WIDTH
 from app.engines.funasr.streaming import Architecture, StreamingParaformer
+
+Sounds = NDArray[np.float32]
+"""Shape (streams, samples)."""
 
 SAMPLE_RATE: Final = 16_000
 TOKENS_PER_ROW: Final = 0.25
@@ -129,10 +133,17 @@ def token_names(count: int) -> list[str]:
 
 
 def write_streaming(
-    folder: Path, size: Size = SMALL, seed: int = 0, *, skipped: int = 1
+    folder: Path,
+    size: Size = SMALL,
+    seed: int = 0,
+    *,
+    sounds: Sequence[Float32] = (),
+    skipped: int = 1,
 ) -> Path:
-    """A model's folder, as the hub has it. ``skipped``: first chunks of a stream that do not count
-    in its calibration; fewer tokens fire once the look-back is full, after five."""
+    """A model's folder, as the hub has it. ``sounds``: what it is calibrated with, equally long, in
+    place of some noise; ``skipped``: their first chunks that do not count. The first begins with
+    rows of nothing, and fewer tokens fire once the look-back is full, after five."""
+    sounds = sounds or [noise(k, 6 * Chunking().samples) for k in range(2)]
     folder.mkdir(parents=True, exist_ok=True)
     found = config(size)
     (folder / "config.yaml").write_text(yaml.safe_dump(found, allow_unicode=True), "utf-8")
@@ -144,7 +155,11 @@ def write_streaming(
         model = StreamingParaformer(architecture, size.vocabulary).eval()
         with torch.no_grad():
             model.decoder.output_layer.weight.normal_(0, 0.2)
-            _calibrate(model, checkpoint.read_normalisation(folder, WIDTH), skipped)
+            normalisation = checkpoint.read_normalisation(folder, WIDTH)
+            executor = Executor(
+                model, len(sounds), chunking=Chunking(), normalisation=normalisation
+            )
+            _calibrate(executor, np.stack(sounds), skipped)
     torch.save(model.state_dict(), folder / "model.pt")
     return folder
 
@@ -176,43 +191,41 @@ def _write_normalisation(path: Path) -> None:
     )
 
 
-def _calibrate(
-    model: StreamingParaformer,
-    normalisation: tuple[torch.Tensor, torch.Tensor] | None,
-    skipped: int,
-) -> None:
+def _calibrate(executor: Executor, sounds: Sounds, skipped: int) -> None:
     """Make rows weigh differently, and ``TOKENS_PER_ROW`` on average, and then every token of the
     vocabulary about as likely as any other."""
-    executor = Executor(model, 2, chunking=Chunking(), normalisation=normalisation)
+    model = executor.model
     weigher = model.predictor.cif_output
     weigher.bias.zero_()
-    heights = torch.stack(_outputs(executor, weigher, skipped))[:, :, : executor.chunking.rows]
+    heights = torch.stack(_outputs(executor, weigher, sounds)[skipped:])[
+        :, :, : executor.chunking.rows
+    ]
     gain = HEIGHT_SPREAD / float(heights.std())
     weigher.weight.mul_(gain)
     weigher.bias.fill_(_bias_for(heights * gain, TOKENS_PER_ROW))
     speller = model.decoder.output_layer
-    logits = torch.cat([found.flatten(0, 1) for found in _outputs(executor, speller, skipped)])
+    found = _outputs(executor, speller, sounds)[skipped:]
+    logits = torch.cat([each.flatten(0, 1) for each in found])
     speller.bias.sub_(logits.mean(0))
 
 
-def _outputs(executor: Executor, layer: torch.nn.Module, skipped: int) -> list[torch.Tensor]:
-    """What ``layer`` says to two streams of noise in five chunks after ``skipped`` ones: the first
-    begins with rows of nothing."""
+def _outputs(executor: Executor, layer: torch.nn.Module, sounds: Sounds) -> list[torch.Tensor]:
+    """What ``layer`` says to streams of these sounds, chunk by chunk."""
     seen: list[torch.Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: Any, result: torch.Tensor) -> None:
         seen.append(result.clone())
 
-    whole, chunks, streams = executor.chunking.samples, skipped + 5, 2
-    audio = torch.from_numpy(np.stack([noise(k, whole * chunks) for k in range(streams)]))
+    whole, streams = executor.chunking.samples, len(sounds)
+    audio = torch.from_numpy(sounds)
     slots, length = torch.arange(streams), torch.full((streams,), whole)
     executor.reset(slots)
     hook = layer.register_forward_hook(keep)
-    for k in range(chunks):
-        piece = audio[:, k * whole : (k + 1) * whole]
+    for start in range(0, audio.shape[1] - whole + 1, whole):
+        piece = audio[:, start : start + whole]
         executor.step(slots, piece, length, torch.zeros(streams, dtype=torch.bool))
     hook.remove()
-    return seen[skipped:]
+    return seen
 
 
 def _bias_for(heights: torch.Tensor, mean: float) -> float:

@@ -64,14 +64,14 @@ class Served:
 
 
 @asynccontextmanager
-async def started(**settings: str) -> AsyncIterator[Served]:
+async def started(within_s: float = START_TIMEOUT_S, /, **settings: str) -> AsyncIterator[Served]:
     """A server that is ready, with one API process; ``settings``: variables of the config.
 
     Raises:
         ServerEnded: it did not get ready.
     """
     async with starting(**settings) as served:
-        yield await _until_ready(served)
+        yield await _until_ready(served, within_s)
 
 
 @asynccontextmanager
@@ -154,10 +154,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-async def _until_ready(served: Served) -> Served:
+async def _until_ready(served: Served, within_s: float) -> Served:
     ready = asyncio.create_task(served.ready.wait())
     ended = asyncio.create_task(served.process.wait())
-    await asyncio.wait((ready, ended), timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((ready, ended), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for waiting in (ready, ended):
         waiting.cancel()
     if not served.ready.is_set():

@@ -247,6 +247,10 @@ class Config(BaseModel):
     """Model of the second pass, of files and of REST: sensevoice-small, paraformer-zh, or a
     folder."""
 
+    funasr_offline_model_8k: str = "none"
+    """The same for audio that comes at 8 kHz (telephone): paraformer-zh-8k or a folder; none: the
+    model above hears that too."""
+
     funasr_punctuation_model: str = "ct-punc"
     """Punctuation of final results: a name, a folder, or none."""
 

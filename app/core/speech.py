@@ -36,7 +36,8 @@ class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
     the engine.
     ``max_sentence_silence_ms``: silence, measured on the audio, that ends a sentence.
     ``max_sentence_ms``: a sentence is cut at this length even if nobody pauses.
-    ``hotwords``: (word, weight) pairs.
+    ``hotwords``: (word, weight) pairs. ``source_rate``: Hz of what the client sends, whatever the
+    engine gets: above half of it there is nothing to hear.
     """
 
     language: str | None = None
@@ -48,13 +49,15 @@ class RecognitionOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_sentence_silence_ms: int = 800
     max_sentence_ms: int = 60_000
     hotwords: tuple[tuple[str, float], ...] = ()
+    source_rate: int = 16_000
 
 
 class RecognitionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A recognition task as any front door asks for it.
 
     ``format``: what the client says that its bytes are (``app/audio/sniff.py``).
-    ``sample_rate``: of those bytes; a header in the audio overrules it. ``max_audio_ms``: more
+    ``sample_rate``: of those bytes; a header in the audio overrules it, and the service passes on
+    what holds as ``options.source_rate``. ``max_audio_ms``: more
     audio than this fails the task with :class:`app.core.errors.AudioTooLong`; None for no limit.
     ``near_field_gate``: far-away sound is to be ignored, if the owner wants that at all: for
     live microphones, not for files. ``progress``: report :class:`AudioProcessed` too.

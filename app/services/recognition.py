@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
 from app.audio.decode import check_sample_rate
@@ -35,6 +36,9 @@ log = structlog.get_logger(__name__)
 _CHUNK_BYTES: Final = 64 * 1024
 """Bytes of a client that are decoded at once (2 s at 16 kHz): a frame of a megabyte is taken in
 pieces, with the event loop in between."""
+
+_OPUS: Final = frozenset({Kind.OGG_OPUS, Kind.WEBM, Kind.OPU, Kind.OPUS_PACKETS})
+"""Decoded at 48 kHz, whatever it was made from: here the client's word counts."""
 
 
 class RecognitionTask:
@@ -139,6 +143,8 @@ class RecognitionTask:
             self._rate = sample_rate
         if self._resampler is None:
             self._resampler = Resampler(sample_rate, self._handle.sample_rate)
+            if self._kind not in _OPUS:
+                self._handle.tell_source_rate(sample_rate)
         self._decoded_s += len(samples) / sample_rate
         limit_ms = self._request.max_audio_ms
         # A sample's time is no multiple of a millisecond: exactly the limit is not too long.
@@ -258,9 +264,10 @@ class RecognitionService:
         hinted(request.format)
         check_sample_rate(request.sample_rate)
         async with self._lease(request.appkey):
-            handle = await self._pool.open_recognition(request.options, request.task_id)
+            options = msgspec.structs.replace(request.options, source_rate=request.sample_rate)
+            handle = await self._pool.open_recognition(options, request.task_id)
             gate = self._new_gate(request)
-            stream = ReplayedRecognition(self._pool, request.options, request.task_id, handle)
+            stream = ReplayedRecognition(self._pool, options, request.task_id, handle)
             source = partial(self._open_source, request)
             task = RecognitionTask(request, stream, gate, source, log_gate=self._log_gate)
             try:

@@ -45,9 +45,11 @@ GRID_MS: Final = 10
 LONGEST_KEPT_S: Final = 90
 """A sentence is cut after 60 s; beyond this, the oldest audio is given up."""
 
-MOVE_TIMEOUT_S: Final = 30.0
-"""A stream whose worker has died waits so long for another one: longer than the engines here need
-to start, and short enough that somebody on the telephone still holds the line."""
+MOVE_TIMEOUT_S: Final = 60.0
+"""A stream whose worker has died waits so long for another one. Two large models take some seconds
+to load, and several times that on a busy machine or from a cold disk; a first attempt may fail. No
+audio is taken from the client meanwhile, so waiting costs no memory beyond what is kept anyway, and
+an error would not bring anybody the text sooner."""
 
 _ASK_AGAIN_S: Final = 0.1
 
@@ -126,6 +128,14 @@ class ReplayedRecognition:
         )
         if self._settled.is_set():
             self._handle.configure(max_sentence_silence_ms)
+
+    def tell_source_rate(self, source_rate: int) -> None:
+        """The audio that follows is made from what came at this rate (Hz)."""
+        if source_rate == self._options.source_rate:
+            return
+        self._options = msgspec.structs.replace(self._options, source_rate=source_rate)
+        if self._settled.is_set():
+            self._handle.tell_source_rate(source_rate)
 
     def cancel(self) -> None:
         """Forget the task, here and in the worker."""
@@ -289,6 +299,7 @@ class ReplayedRecognition:
             handle.send(self._unsent.popleft())
         if self._options is not options:  # changed while the worker was asked
             handle.configure(self._options.max_sentence_silence_ms)
+            handle.tell_source_rate(self._options.source_rate)
         if self._ended:
             handle.finish()
 

@@ -4,8 +4,10 @@
                           {"reload": true} read again what may change while it runs
                           {"drain": s}     a worker: give the tasks away, end within ``s`` seconds
     child ─► supervisor   {"progress": "loading …"}   each extends the start deadline
-                          {"ready": true}
-                          {"fatal": "…"}   it cannot work here, and why; no restart will help
+                          {"ready": true, "keep": {…}}   ``keep``: what it has found out, which
+                                           the next process in its place finds in its config
+                          {"fatal": "…"}   it cannot work here, and why: at the first start, the
+                                           whole server ends with that
                           {"beat": s}      every second from a thread of its own, so that it comes
                                            even while a model holds the event loop; ``s``: seconds
                                            for which the slowest outstanding operation has not
@@ -127,7 +129,7 @@ class Control:
         self._send({"ready": True, **facts})
 
     def fatal(self, text: str) -> None:
-        """Tell that no restart will help, and what the owner can do."""
+        """Tell why this process cannot work here, and what the owner can do."""
         self._send({"fatal": text})
 
     def _send(self, message: dict[str, object]) -> None:

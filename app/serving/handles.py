@@ -18,6 +18,7 @@ from app.serving.protocol import (
     Configure,
     Credit,
     EndOfAudio,
+    SourceRate,
     ToWorker,
 )
 
@@ -172,6 +173,10 @@ class RecognitionHandle(_Task):
     def configure(self, max_sentence_silence_ms: int) -> None:
         """Change the end-of-sentence silence."""
         self._replica.send(Configure(self.number, max_sentence_silence_ms))
+
+    def tell_source_rate(self, source_rate: int) -> None:
+        """The audio that follows is made from what came at this rate (Hz)."""
+        self._replica.send(SourceRate(self.number, source_rate))
 
     async def events(self, *, progress: bool) -> AsyncGenerator[RecognitionEvent | int, None]:
         """What the worker reports: events, and, if ``progress`` is wanted, as numbers the samples

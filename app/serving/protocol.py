@@ -7,7 +7,7 @@ rate, inside the message.
       ──────────────────────────────────────────►  (connects)
       ◄─ Hello(version, what it can do)
       ─ OpenRecognition ─►        ◄─ Granted | Refused
-      ─ Audio* ─►                 ◄─ Recognized*, Processed*      (credit: AUDIO_IN_CREDIT_S)
+      ─ Audio*, SourceRate ─►     ◄─ Recognized*, Processed*      (credit: AUDIO_IN_CREDIT_S)
       ─ EndOfAudio ─►             ◄─ Done | Failed
       ─ OpenSynthesis ─►          ◄─ Granted | Refused
       ─ Credit* ─►                ◄─ Speech*, Done | Failed       (credit: AUDIO_OUT_CREDIT_S)
@@ -96,6 +96,14 @@ class Cancel(_Message, frozen=True, array_like=True, tag=7):
     task: int
 
 
+class SourceRate(_Message, frozen=True, array_like=True, tag=8):
+    """What the client sends has another rate (Hz) than the options of the task said: a header in
+    the audio told. Comes before that audio."""
+
+    task: int
+    source_rate: int
+
+
 class Hello(_Message, frozen=True, array_like=True, tag=16):
     """The worker's first message on a connection; sent once the engine is loaded."""
 
@@ -170,5 +178,7 @@ class Leaving(_Message, frozen=True, array_like=True, tag=25):
     sentence border, if there is room. What is still here at the end is lost and repeated."""
 
 
-ToWorker = OpenRecognition | Audio | EndOfAudio | Configure | OpenSynthesis | Credit | Cancel
+ToWorker = (
+    OpenRecognition | Audio | EndOfAudio | Configure | OpenSynthesis | Credit | Cancel | SourceRate
+)
 ToApi = Hello | Granted | Refused | Recognized | Processed | Speech | Done | Failed | Load | Leaving

@@ -60,6 +60,9 @@ def funasr_settings(folder: Path) -> dict[str, object]:
     return {
         "FUNASR_STREAMING_MODEL": str(random_paraformer.write_streaming(folder / "streaming")),
         "FUNASR_OFFLINE_MODEL": str(random_offline.sensevoice(folder / "offline")),
+        "FUNASR_OFFLINE_MODEL_8K": str(
+            random_offline.paraformer(folder / "narrow", sample_rate=8_000)
+        ),
         "FUNASR_PUNCTUATION_MODEL": str(random_offline.punctuation(folder / "p", realtime=False)),
         "FUNASR_REALTIME_PUNCTUATION_MODEL": str(
             random_offline.punctuation(folder / "rp", realtime=True)

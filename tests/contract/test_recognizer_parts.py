@@ -19,7 +19,6 @@ from app.engines.base import (
     VoiceDetector,
 )
 
-OPTIONS = RecognitionOptions(words=True)
 TEXTS = ("今天天气怎么样我们去公园吧", "", "hello world this is a test", "一二三四五六七八九十" * 6)
 MARKS = set("，。？！、,.?! ")
 
@@ -33,6 +32,11 @@ def clips(sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
 def offline(parts: RecognizerParts) -> OfflineRecognizer:
     assert parts.offline is not None
     return parts.offline
+
+
+@pytest.fixture(params=[16_000, 8_000])
+def options(request: pytest.FixtureRequest) -> RecognitionOptions:
+    return RecognitionOptions(words=True, source_rate=request.param)
 
 
 @pytest.fixture(scope="session", params=["final", "interim"])
@@ -49,8 +53,10 @@ def detector(parts: RecognizerParts, request: pytest.FixtureRequest) -> VoiceDet
     return found
 
 
-def heard(offline: OfflineRecognizer, clips: Sequence[Float32]) -> list[Hypothesis]:
-    found = offline.recognize([Segment(clip, OPTIONS) for clip in clips])
+def heard(
+    offline: OfflineRecognizer, clips: Sequence[Float32], options: RecognitionOptions
+) -> list[Hypothesis]:
+    found = offline.recognize([Segment(clip, options) for clip in clips])
     assert len(found) == len(clips)
     return [each for each in found if isinstance(each, Hypothesis)]
 
@@ -68,33 +74,50 @@ def test_the_whole_has_the_abilities_of_its_parts(parts: RecognizerParts) -> Non
 
 
 def test_a_sentence_is_the_same_alone_and_among_others(
-    offline: OfflineRecognizer, clips: list[Float32]
+    offline: OfflineRecognizer, clips: list[Float32], options: RecognitionOptions
 ) -> None:
-    together = heard(offline, clips)
-    assert together == [heard(offline, [clip])[0] for clip in clips]
+    together = heard(offline, clips, options)
+    assert together == [heard(offline, [clip], options)[0] for clip in clips]
     assert any(each.text for each in together)
 
 
-def test_words_are_in_order_and_inside_the_sentence(
+def test_audio_of_any_source_may_be_in_a_batch(
     offline: OfflineRecognizer, clips: list[Float32]
 ) -> None:
-    for clip, found in zip(clips, heard(offline, clips), strict=True):
+    mixed = [
+        Segment(clip, RecognitionOptions(source_rate=rate))
+        for clip in clips
+        for rate in (8_000, 16_000, 48_000)
+    ]
+    found = offline.recognize(mixed)
+    assert list(found) == [offline.recognize([segment])[0] for segment in mixed]
+    assert found[1::3] == found[2::3]
+
+
+def test_words_are_in_order_and_inside_the_sentence(
+    offline: OfflineRecognizer, clips: list[Float32], options: RecognitionOptions
+) -> None:
+    for clip, found in zip(clips, heard(offline, clips, options), strict=True):
         times = [time for word in found.words for time in (word.start_ms, word.end_ms)]
         assert times == sorted(times)
         assert all(0 <= time <= len(clip) // 16 for time in times)
 
 
-def test_a_damaged_sentence_fails_alone(offline: OfflineRecognizer, clips: list[Float32]) -> None:
+def test_a_damaged_sentence_fails_alone(
+    offline: OfflineRecognizer, clips: list[Float32], options: RecognitionOptions
+) -> None:
     damaged = clips[0].copy()
     damaged[len(damaged) // 2] = np.nan
-    found = offline.recognize([Segment(clip, OPTIONS) for clip in (clips[1], damaged, clips[2])])
+    found = offline.recognize([Segment(clip, options) for clip in (clips[1], damaged, clips[2])])
     assert [isinstance(each, Exception) for each in found] == [False, True, False]
-    assert [found[0], found[2]] == heard(offline, clips[1:3])
+    assert [found[0], found[2]] == heard(offline, clips[1:3], options)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399, 400, 1_601])
-def test_a_sentence_may_be_tiny(offline: OfflineRecognizer, samples: int) -> None:
-    assert len(heard(offline, [np.zeros(samples, np.float32)])) == 1
+def test_a_sentence_may_be_tiny(
+    offline: OfflineRecognizer, samples: int, options: RecognitionOptions
+) -> None:
+    assert len(heard(offline, [np.zeros(samples, np.float32)], options)) == 1
 
 
 def test_punctuation_only_adds_marks(punctuator: Punctuator) -> None:

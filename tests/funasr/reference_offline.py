@@ -68,7 +68,8 @@ def token_ids(auto: AutoModel, audio: Any, name: str) -> Any:
         told: dict[str, Any] = dict(part.split("=", 1) for part in name.split("|")[1:])
         if "use_itn" in told:
             told["use_itn"] = told["use_itn"] == "True"
-        found = auto.generate(input=audio, **told, **QUIET)
+        rate = auto.kwargs["frontend"].fs  # of arrays FunASR believes that they are at 16 kHz
+        found = auto.generate(input=audio, fs=rate, **told, **QUIET)
     finally:
         kind.ids2tokens = original
     if type(auto.model).__name__ == "SeacoParaformer":

@@ -76,8 +76,11 @@ def funasr_texts(run: RunReference, folder: Path, texts: Sequence[str]) -> list[
     return found
 
 
-def test_paraformer(run_reference: RunReference, tmp_path: Path, audio: list[Float32]) -> None:
-    folder = random_offline.paraformer(tmp_path)
+@pytest.mark.parametrize("sample_rate", [16_000, 8_000])
+def test_paraformer(
+    run_reference: RunReference, tmp_path: Path, audio: list[Float32], sample_rate: int
+) -> None:
+    folder = random_offline.paraformer(tmp_path, sample_rate=sample_rate)
     random_offline.normalisation(folder, 560)
     model = load_model(folder, "cpu", OPTIONS)
     assert isinstance(model, Paraformer)
@@ -86,7 +89,7 @@ def test_paraformer(run_reference: RunReference, tmp_path: Path, audio: list[Flo
     *expected, features = funasr(
         run_reference, folder, [*audio, audio[0]], names=[*map(str, range(len(audio))), "features"]
     )
-    extract = WholeFeatures(STACK, STRIDE, read_normalisation(folder, WIDTH))
+    extract = WholeFeatures(STACK, STRIDE, read_normalisation(folder, WIDTH), sample_rate)
     own, _ = extract(*padded(audio[:1], "cpu"))
     np.testing.assert_allclose(own[0], features, atol=1e-3)
     assert [spoken.ids for spoken in found if not isinstance(spoken, Exception)] == expected

@@ -115,6 +115,7 @@ async def live_server(
     replicas: int = 1,
     apis: int | None = None,
     max_streams: int = 0,
+    second_pass_budget_ms: int = 600,
     engine_settings: Mapping[str, object] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
@@ -134,7 +135,12 @@ async def live_server(
             if asr is not None:
                 engine = _recognizer(asr, fake) if isinstance(asr, str) else asr
                 worker = WorkerServer(
-                    f"asr-{index}", "test", "cpu", recognizer=engine, max_streams=max_streams
+                    f"asr-{index}",
+                    "test",
+                    "cpu",
+                    recognizer=engine,
+                    max_streams=max_streams,
+                    second_pass_budget_ms=second_pass_budget_ms,
                 )
                 serving.append(_host(group, live, worker, folder))
             if tts is not None:

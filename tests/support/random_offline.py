@@ -54,12 +54,14 @@ def characters(count: int = CHARACTERS) -> list[str]:
     return ["<blank>", "<s>", "</s>", *(chr(0x4E00 + i) for i in range(count - 4)), "<unk>"]
 
 
-def frontend(kind: str = "WavFrontend", stack: int = 7, stride: int = 6) -> dict[str, Any]:
+def frontend(
+    kind: str = "WavFrontend", stack: int = 7, stride: int = 6, sample_rate: int = 16_000
+) -> dict[str, Any]:
     """The part of config.yaml that says how features are made."""
     return {
         "frontend": kind,
         "frontend_conf": {
-            "fs": 16000,
+            "fs": sample_rate,
             "window": "hamming",
             "n_mels": 80,
             "frame_length": 25,
@@ -107,7 +109,7 @@ def decoder(blocks: int = 3, **more: Any) -> dict[str, Any]:
     }
 
 
-def paraformer_config() -> dict[str, Any]:
+def paraformer_config(sample_rate: int = 16_000) -> dict[str, Any]:
     """config.yaml of paraformer-large, shrunk."""
     return {
         "model": "Paraformer",
@@ -130,15 +132,15 @@ def paraformer_config() -> dict[str, Any]:
             "r_order": 1,
             "tail_threshold": 0.45,
         },
-        **frontend(),
+        **frontend(sample_rate=sample_rate),
         "tokenizer": "CharTokenizer",
         "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
     }
 
 
-def paraformer(folder: Path, seed: int = 1) -> Path:
+def paraformer(folder: Path, seed: int = 1, sample_rate: int = 16_000) -> Path:
     """An offline Paraformer that hears three to five tokens a second."""
-    config = paraformer_config()
+    config = paraformer_config(sample_rate)
     known = architecture(folder, config, ParaformerConfig)
     torch.manual_seed(seed)
     network = ParaformerNetwork(

@@ -1,9 +1,15 @@
 """FunASR's published models, by the names that the settings use.
 
 The names, and the models at the hub that they stand for, are those of funasr 1.4.16
-(funasr/download/name_maps_from_hub.py). Revisions are the ones that FunASR's own documentation and
-servers pin; where they pin none, it is ``master``. Sizes are those of the published ``model.pt``,
-rounded; checksums come from the hub's file list at the time of the download (``manifest.py``).
+(funasr/download/name_maps_from_hub.py), but for the final punctuation: what FunASR calls
+``ct-punc`` is ``ct-punc-large`` here, and its ``ct-punc-c`` is ``ct-punc``. The large one has whole
+words as tokens, into which FunASR cuts a text by jieba's dictionary and here the model's own list
+does, not always alike; the other one goes character by character.
+
+Revisions are the ones that FunASR's own documentation and servers pin; where they pin none, it is
+``master``. Sizes are those of the published ``model.pt``, rounded (of ``paraformer-zh-8k`` by the
+68 million parameters that FunASR's list tells of the same model for 16 kHz); checksums come from
+the hub's file list at the time of the download (``manifest.py``).
 """
 
 from __future__ import annotations
@@ -54,20 +60,46 @@ MODELS: Final = (
         sample_rate=16_000,
         source="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
         revision="v2.0.4",
+        # seg_dict: the tokens of English hotwords.
+        files=("config.yaml", "model.pt", "am.mvn", "tokens.json", "seg_dict"),
+        extra_files=_EXTRA,
+        size_bytes=1_000_000_000,
+        licence=LICENCE,
+    ),
+    Model(
+        name="paraformer-zh-8k",
+        purpose="recognition of whole sentences and files that came at 8 kHz: telephone",
+        languages=("zh",),
+        sample_rate=8_000,
+        source="iic/speech_paraformer_asr_nat-zh-cn-8k-common-vocab8358-tensorflow1",
+        revision="v2.0.4",
         files=("config.yaml", "model.pt", "am.mvn", "tokens.json"),
         extra_files=(*_EXTRA, "seg_dict"),
-        size_bytes=1_000_000_000,
+        size_bytes=270_000_000,
         licence=LICENCE,
     ),
     Model(
         name="ct-punc",
         purpose="punctuation of final results",
+        languages=("zh",),
+        sample_rate=None,
+        source="iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch",
+        revision="v2.0.4",
+        files=("config.yaml", "model.pt", "tokens.json"),
+        extra_files=_EXTRA,
+        size_bytes=290_000_000,
+        licence=LICENCE,
+    ),
+    Model(
+        name="ct-punc-large",
+        purpose="punctuation of final results, word by word",
         languages=_MANDARIN,
         sample_rate=None,
         source="iic/punc_ct-transformer_cn-en-common-vocab471067-large",
         revision="v2.0.4",
-        files=("config.yaml", "model.pt", "tokens.json"),
-        extra_files=(*_EXTRA, "jieba.c.dict", "jieba_usr_dict"),
+        # jieba_usr_dict: the words that its tokens are.
+        files=("config.yaml", "model.pt", "tokens.json", "jieba_usr_dict"),
+        extra_files=(*_EXTRA, "jieba.c.dict"),
         size_bytes=1_130_000_000,
         licence=LICENCE,
     ),

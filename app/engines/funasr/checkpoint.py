@@ -37,9 +37,10 @@ class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Frontend(Strict, frozen=True, kw_only=True):
-    """``frontend_conf``. ``lfr_m``, ``lfr_n``: frames in a row, and from one row to the next."""
+    """``frontend_conf``. ``fs``: the audio's rate (Hz). ``lfr_m``, ``lfr_n``: frames in a row, and
+    from one row to the next."""
 
-    fs: Literal[16000] = 16000
+    fs: Literal[16000, 8000] = 16000
     window: Literal["hamming"] = "hamming"
     n_mels: Literal[80] = 80
     frame_length: Literal[25] = 25
@@ -51,11 +52,17 @@ class Frontend(Strict, frozen=True, kw_only=True):
     upsacle_samples: Ignored = None
 
 
-class RowFrontend(Frontend, frozen=True, kw_only=True):
+class AnyRowFrontend(Frontend, frozen=True, kw_only=True):
     """The frontend of the recognisers: rows of seven frames, every six."""
 
     lfr_m: Literal[7]
     lfr_n: Literal[6]
+
+
+class RowFrontend(AnyRowFrontend, frozen=True, kw_only=True):
+    """The same, of those that are for 16 kHz only."""
+
+    fs: Literal[16000] = 16000
 
 
 class Predictor(Strict, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 SAMPLE_RATE: Final = 16_000
 FRAME: Final = 400
-"""Samples in a frame."""
+"""Samples in a frame, at 16 kHz; so are all numbers of samples here."""
 
 SHIFT: Final = 160
 """Samples from one frame to the next."""
@@ -47,25 +47,35 @@ _INT16: Final = 32768.0
 
 
 class LogMel(nn.Module):
-    """Kaldi's log-mel filter bank with a Hamming window."""
+    """Kaldi's log-mel filter bank with a Hamming window, from 20 Hz to half of ``sample_rate`` (Hz;
+    16,000 or 8,000).
+
+    ``frame``, ``shift``: samples of a frame, and from one to the next.
+    """
 
     window: Tensor
     banks: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, sample_rate: int = SAMPLE_RATE) -> None:
         super().__init__()
-        time = torch.arange(FRAME, dtype=torch.float64)
-        window = 0.54 - 0.46 * torch.cos(2 * math.pi * time / (FRAME - 1))
+        self.sample_rate = sample_rate
+        self.frame = FRAME * sample_rate // SAMPLE_RATE
+        self.shift = SHIFT * sample_rate // SAMPLE_RATE
+        # The next power of two; of a frame at 8 kHz that is half as much, too.
+        self._fft = _FFT * sample_rate // SAMPLE_RATE
+        time = torch.arange(self.frame, dtype=torch.float64)
+        window = 0.54 - 0.46 * torch.cos(2 * math.pi * time / (self.frame - 1))
         self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("banks", _mel_banks(), persistent=False)
+        banks = _mel_banks(sample_rate, self._fft)
+        self.register_buffer("banks", banks, persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(b, n) in [-1, 1] to (b, frames, 80), with (n - 400) // 160 + 1 frames."""
-        frames = (audio * _INT16).unfold(1, FRAME, SHIFT)
+        """(b, n) in [-1, 1] to (b, frames, 80), with (n - frame) // shift + 1 frames."""
+        frames = (audio * _INT16).unfold(1, self.frame, self.shift)
         frames = frames - frames.mean(2, keepdim=True)
         before = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
         frames = (frames - _PREEMPHASIS * before) * self.window
-        power = torch.view_as_real(torch.fft.rfft(frames, _FFT)).square().sum(-1)
+        power = torch.view_as_real(torch.fft.rfft(frames, self._fft)).square().sum(-1)
         return (power @ self.banks).clamp(min=torch.finfo(torch.float32).eps).log()
 
 
@@ -109,16 +119,17 @@ class ChunkFeatures(nn.Module):
         return (stacked + self.shift) * self.scale, rows
 
 
-def _mel_banks() -> Tensor:
-    """Kaldi's triangles, shape (257, 80); the bin at the Nyquist frequency counts nothing."""
+def _mel_banks(sample_rate: int, size: int) -> Tensor:
+    """Kaldi's triangles over a transform of ``size`` samples, shape (size // 2 + 1, 80); the bin at
+    the Nyquist frequency counts nothing."""
 
     def mel(hertz: Tensor) -> Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)
 
-    low, high = mel(torch.tensor([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
+    low, high = mel(torch.tensor([_LOWEST_HZ, sample_rate / 2], dtype=torch.float64))
     step = (high - low) / (MELS + 1)
     left = low + step * torch.arange(MELS, dtype=torch.float64)
-    bins = mel(torch.arange(_FFT // 2, dtype=torch.float64) * SAMPLE_RATE / _FFT)[:, None]
+    bins = mel(torch.arange(size // 2, dtype=torch.float64) * sample_rate / size)[:, None]
     up = (bins - left) / step
     down = (left + 2 * step - bins) / step
     banks = torch.clamp(torch.minimum(up, down), min=0.0)

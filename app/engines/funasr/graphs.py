@@ -76,7 +76,7 @@ class FixedForward:
         with self._on_stream():
             reset_fresh(self._executor, parts)
             tokens = self._run(stacked(parts, size, self._executor), count)
-            return fetched(tokens, len(parts))
+            return fetched(tokens, parts)
 
     def _run(self, batch: tuple[Tensor, ...], count: int) -> Tokens:
         if not self._graphs:

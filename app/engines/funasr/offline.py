@@ -24,11 +24,12 @@ from app.engines.funasr.checkpoint import (
     read_tokens,
 )
 from app.engines.funasr.features import SAMPLE_RATE, STACK, STRIDE, WIDTH
+from app.engines.funasr.hotwords import read_syllables
 from app.engines.funasr.int8 import to_int8
 from app.engines.funasr.offline_config import ParaformerConfig, SeacoConfig, SenseVoiceConfig
-from app.engines.funasr.offline_features import SHORTEST, WholeFeatures
+from app.engines.funasr.offline_features import SHORTEST_MS, WholeFeatures
 from app.engines.funasr.paraformer import Paraformer, ParaformerNetwork, PredictorSize
-from app.engines.funasr.seaco import Hotwords, Seaco, SeacoNetwork, read_syllables
+from app.engines.funasr.seaco import Hotwords, Seaco, SeacoNetwork
 from app.engines.funasr.sensevoice import SenseVoice, SenseVoiceNetwork
 from app.engines.funasr.settings import Dtype, FunasrOptions
 from app.engines.funasr.tokens import TokenList, read_pieces
@@ -36,6 +37,8 @@ from app.engines.funasr.tokens import TokenList, read_pieces
 _MAX_BATCH_S: Final = {"cpu": 10.0, "cuda": 300.0}
 """Audio in one call: on a CPU little, because the streaming pass waits for the cores; on a GPU what
 keeps it busy."""
+
+_SETTINGS: Final = {16_000: "FUNASR_OFFLINE_MODEL", 8_000: "FUNASR_OFFLINE_MODEL_8K"}
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -73,14 +76,15 @@ class BatchedRecognizer:
         its segments is tried alone, so that only the one at fault has an exception.
         """
         found: list[Hypothesis | Exception] = [Hypothesis("", finished=True)] * len(batch)
+        rate = self.capabilities.sample_rate
         usable: list[int] = []
         for place, segment in enumerate(batch):
             if not np.isfinite(segment.samples).all():
                 found[place] = ValueError("the audio has samples that are no numbers")
-            elif segment.samples.size >= SHORTEST:
+            elif segment.samples.size * 1000 >= SHORTEST_MS * rate:
                 usable.append(place)
         lengths = [batch[place].samples.size for place in usable]
-        longest = int(self.capabilities.max_batch_s * SAMPLE_RATE)
+        longest = int(self.capabilities.max_batch_s * rate)
         with self._background.running():
             for bucket in buckets(lengths, longest):
                 places = [usable[index] for index in bucket]
@@ -102,20 +106,47 @@ class BatchedRecognizer:
 
 
 def load_offline(
-    folder: Path, device: str, options: FunasrOptions, progress: Progress
+    folder: Path,
+    device: str,
+    options: FunasrOptions,
+    progress: Progress,
+    *,
+    sample_rate: int = SAMPLE_RATE,
 ) -> BatchedRecognizer:
     """The recogniser of whole sentences that ``folder`` has: SenseVoiceSmall, Paraformer, or SeACo
     Paraformer.
 
-    ``device`` is ``cpu`` or ``cuda:0``. Slow and blocking.
+    ``device`` is ``cpu`` or ``cuda:0``; ``sample_rate`` (Hz) what the model has to be for, 16,000
+    or, of a Paraformer, 8,000. Slow and blocking.
 
     Raises:
-        EngineNotUsable: a file is missing or damaged, or the model is not one that is known.
+        EngineNotUsable: a file is missing or damaged, or the model is not one that is known, or
+            for another rate.
     """
     progress(f"loading {folder.name}")
+    check_rate(folder, _rate_of(read_config(folder)), sample_rate)
     return BatchedRecognizer(
         load_model(folder, device, options), Background(device, options.threads)
     )
+
+
+def check_rate(model: object, rate: int, wanted: int) -> None:
+    """Whether a model is for audio of the ``wanted`` rate; it is for ``rate`` (both in Hz).
+
+    Raises:
+        EngineNotUsable: it is not. (Rates that no model may have are for others to refuse.)
+    """
+    if rate != wanted and rate in _SETTINGS:
+        raise EngineNotUsable(
+            f"{model} is for audio of {rate:,} Hz, and {_SETTINGS[wanted]} names a model for "
+            f"{wanted:,} Hz; a model for {rate:,} Hz belongs in {_SETTINGS[rate]}"
+        )
+
+
+def _rate_of(config: dict[str, Any]) -> int:
+    conf = config.get("frontend_conf")
+    rate = conf.get("fs") if isinstance(conf, dict) else None
+    return rate if isinstance(rate, int) else SAMPLE_RATE
 
 
 def load_model(folder: Path, device: str, options: FunasrOptions) -> OfflineModel:
@@ -154,7 +185,8 @@ def _paraformer(folder: Path, config: dict[str, Any], device: str, dtype: Dtype)
     )
     load_weights(network, folder)
     in_dtype(network, dtype, exact=[network.predictor]).to(device)
-    return Paraformer(network, _features(folder, device), tokens, device, _batch_s(device))
+    features = _features(folder, device, known.frontend_conf.fs)
+    return Paraformer(network, features, tokens, device, _batch_s(device))
 
 
 def _seaco(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> Seaco:
@@ -200,8 +232,9 @@ def in_dtype(network: Network, dtype: Dtype, exact: Sequence[nn.Module] = ()) ->
     return network
 
 
-def _features(folder: Path, device: str) -> WholeFeatures:
-    return WholeFeatures(STACK, STRIDE, read_normalisation(folder, WIDTH)).to(device)
+def _features(folder: Path, device: str, sample_rate: int = SAMPLE_RATE) -> WholeFeatures:
+    normalisation = read_normalisation(folder, WIDTH)
+    return WholeFeatures(STACK, STRIDE, normalisation, sample_rate).to(device)
 
 
 def _batch_s(device: str) -> float:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from app.engines.funasr.checkpoint import Ignored, RowFrontend, Strict
+from app.engines.funasr.checkpoint import AnyRowFrontend, Ignored, RowFrontend, Strict
 from app.engines.funasr.checkpoint import Predictor as PredictorConfig
 from app.engines.funasr.offline_layers import DecoderSize, EncoderSize
 
@@ -127,7 +127,7 @@ class ParaformerConfig(msgspec.Struct, frozen=True, kw_only=True):
     predictor: Literal["CifPredictorV2"]
     predictor_conf: PredictorConfig
     frontend: Literal["WavFrontend"]
-    frontend_conf: RowFrontend
+    frontend_conf: AnyRowFrontend
 
 
 class TimedPredictorConfig(PredictorConfig, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from app.audio.pcm import Float32
-from app.engines.funasr.features import FRAME, MELS, SHIFT, LogMel
+from app.engines.funasr.features import MELS, SAMPLE_RATE, LogMel
 
-SHORTEST: Final = FRAME
-"""Samples of the shortest audio that has a row."""
+SHORTEST_MS: Final = 25
+"""Of the shortest audio that has a row: one frame."""
 
 
 def padded(samples: Sequence[Float32], device: str) -> tuple[Tensor, Tensor]:
@@ -30,28 +30,28 @@ def padded(samples: Sequence[Float32], device: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(batch).to(device), torch.from_numpy(length).to(device)
 
 
-def frames_of(length: Tensor) -> Tensor:
-    """Whole frames in so many samples."""
-    return (length - FRAME).div(SHIFT, rounding_mode="floor") + 1
-
-
 class WholeFeatures(nn.Module):
     """Rows of ``stack`` frames of 80 bands, one for every ``stride`` frames.
 
     ``normalisation``: what is added to a row, and then multiplied by, each (stack · 80,); None for
-    a model without.
+    a model without. ``sample_rate``: of the audio, 16,000 or 8,000 Hz.
     """
 
     shift: Tensor
     scale: Tensor
 
     def __init__(
-        self, stack: int, stride: int, normalisation: tuple[Tensor, Tensor] | None
+        self,
+        stack: int,
+        stride: int,
+        normalisation: tuple[Tensor, Tensor] | None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> None:
         super().__init__()
         self.stack = stack
         self.stride = stride
-        self.log_mel = LogMel()
+        self.sample_rate = sample_rate
+        self.log_mel = LogMel(sample_rate)
         shift, scale = normalisation or (torch.zeros(stack * MELS), torch.ones(stack * MELS))
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
@@ -60,10 +60,10 @@ class WholeFeatures(nn.Module):
         """Features (b, rows, stack · 80), zeros behind the end, and how many rows each has (b,).
 
         ``samples``: (b, n) in [-1, 1], whatever behind ``length`` (b,), which is at least
-        :data:`SHORTEST`.
+        :data:`SHORTEST_MS`.
         """
         frames = self.log_mel(samples)
-        there = frames_of(length)
+        there = self._frames_of(length)
         rows = (there + self.stride - 1).div(self.stride, rounding_mode="floor")
         most = -(-frames.shape[1] // self.stride)
         row = torch.arange(most, device=frames.device)[:, None] * self.stride
@@ -74,3 +74,8 @@ class WholeFeatures(nn.Module):
         keep = torch.arange(most, device=frames.device) < rows[:, None]
         features = (stacked + self.shift) * self.scale
         return features.masked_fill(~keep[:, :, None], 0.0), rows
+
+    def _frames_of(self, length: Tensor) -> Tensor:
+        """Whole frames in so many samples."""
+        behind = length - self.log_mel.frame
+        return behind.div(self.log_mel.shift, rounding_mode="floor") + 1

@@ -133,7 +133,10 @@ class Paraformer:
         self._tokens = tokens
         self._device = device
         self.capabilities = OfflineCapabilities(
-            sample_rate=16_000, languages=LANGUAGES, word_times=True, max_batch_s=max_batch_s
+            sample_rate=features.sample_rate,
+            languages=LANGUAGES,
+            word_times=True,
+            max_batch_s=max_batch_s,
         )
 
     def transcribe(
@@ -160,7 +163,7 @@ class Paraformer:
             if not finite:
                 found.append(ArithmeticError("the scores are no numbers"))
                 continue
-            length_ms = samples[place].size * 1000 // 16_000
+            length_ms = samples[place].size * 1000 // self._features.sample_rate
             found.append(timed(ids[place][:count], peaks[place][:count], length_ms))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import torch
 
 from app.core.cpus import usable_cores
+from app.core.errors import EngineNotUsable
 from app.engines.base import (
     OfflineRecognizer,
     Progress,
@@ -16,15 +18,19 @@ from app.engines.base import (
     RecognizerParts,
     SentenceRecognizer,
 )
+from app.engines.funasr.catalogue import find
 from app.engines.funasr.files import ensure
 from app.engines.funasr.graphs import check_card
-from app.engines.funasr.offline import load_offline
+from app.engines.funasr.narrowband import NARROW_RATE, NarrowbandRouter
+from app.engines.funasr.offline import check_rate, load_offline
 from app.engines.funasr.punctuation import load_punctuator
 from app.engines.funasr.recognizer import load_streaming
 from app.engines.funasr.settings import FunasrOptions, ModelRole
 from app.engines.funasr.vad import load_detector
 
 _RECOGNIZERS: Final[tuple[ModelRole, ...]] = ("streaming", "offline")
+
+_RATES: Final[dict[ModelRole, int]] = {"offline": 16_000, "offline 8 kHz": NARROW_RATE}
 
 _STEP_MS: Final = 600
 """Of a replica without a streaming model: nothing is stepped, so this is for form's sake."""
@@ -43,16 +49,21 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
     if not options.threads:
         options = replace(options, threads=max(1, usable_cores() // max(1, options.replicas)))
     models = options.models(on_card=device != "cpu")
+    _check_rates(models)
     folders = {
         role: ensure(model, cache=options.cache, offline=options.offline, progress=progress)
         for role, model in models.items()
     }
     common = (device, options, progress)
-    streaming = offline = punctuator = partial_punctuator = detector = None
+    offline: OfflineRecognizer | None = None
+    streaming = punctuator = partial_punctuator = detector = None
     if folder := folders.get("streaming"):
         streaming = load_streaming(folder, *common)
     if folder := folders.get("offline"):
         offline = load_offline(folder, *common)
+    if offline and (folder := folders.get("offline 8 kHz")):
+        narrow = load_offline(folder, *common, sample_rate=NARROW_RATE)
+        offline = NarrowbandRouter(offline, narrow)
     if folder := folders.get("punctuation"):
         punctuator = load_punctuator(folder, *common, realtime=False)
     if folder := folders.get("interim punctuation"):
@@ -60,11 +71,27 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
     if folder := folders.get("vad"):
         detector = load_detector(folder, *common)
     names = [Path(models[role]).name for role in _RECOGNIZERS if role in models]
-    notice = f"{', then '.join(names)}; {options.dtype} on {device}"
+    notice = ", then ".join(names)
+    if isinstance(offline, NarrowbandRouter):
+        notice += f" ({Path(models['offline 8 kHz']).name} for 8 kHz)"
+    notice += f"; {options.dtype} on {device}"
     capabilities = _capabilities(streaming, offline, punctuator is not None, device, notice)
     return RecognizerParts(
         capabilities, streaming, offline, punctuator, partial_punctuator, detector
     )
+
+
+def _check_rates(models: Mapping[ModelRole, str]) -> None:
+    """Of models in the catalogue: before they are downloaded. Of folders: ``load_offline``."""
+    if "offline 8 kHz" in models and "offline" not in models:
+        raise EngineNotUsable(
+            "FUNASR_OFFLINE_MODEL_8K is set without FUNASR_OFFLINE_MODEL, and other audio needs a "
+            "model too"
+        )
+    for role, rate in _RATES.items():
+        entry = find(models[role]) if role in models else None
+        if entry is not None and entry.sample_rate is not None:
+            check_rate(f"model {entry.name}", entry.sample_rate, rate)
 
 
 def _device(wanted: str) -> str:

@@ -24,6 +24,7 @@ from app.engines.funasr.executor import (
 )
 from app.engines.funasr.features import SAMPLE_RATE, WIDTH
 from app.engines.funasr.graphs import SIZES, FixedForward, check_card
+from app.engines.funasr.hotwords import Automata, Search, Weighted, read_syllables
 from app.engines.funasr.settings import FunasrOptions
 from app.engines.funasr.streaming import load_model
 from app.engines.funasr.times import TokenClock
@@ -50,15 +51,18 @@ class DamagedAudio(Exception):
 
 
 class _Stream:
-    """One sentence. ``slot`` is None once it is closed."""
+    """One sentence. ``slot`` is None once it is closed. ``search``: chooses among the tokens where
+    there are hotwords; without it the best ones are the text."""
 
-    def __init__(self, slot: int, clock: TokenClock | None) -> None:
+    def __init__(self, slot: int, clock: TokenClock | None, hotwords: Weighted) -> None:
         self.slot: int | None = slot
         self.fresh = True
         self.stepping = False
         self.given_up = False
         self.samples = 0
         self.ids: list[int] = []
+        self.hotwords = hotwords
+        self.search: Search | None = None
         self.clock = clock
         self.times: list[tuple[int, int]] = []
         self.margin = 1.0
@@ -68,7 +72,10 @@ class _Stream:
         self.margin = min(self.margin, heard.margin)
         times = self.clock.chunk(heard.shares, len(heard.ids)) if self.clock else []
         kept = [i for i, token in enumerate(heard.ids) if token >= _MARKS]
-        self.ids += [heard.ids[i] for i in kept]
+        if self.search is not None and heard.choices is not None:
+            self.ids = self.search.take(heard.choices.ids[kept], heard.choices.scores[kept])
+        else:
+            self.ids += [heard.ids[i] for i in kept]
         if times:
             self.times += [times[i] for i in kept]
 
@@ -78,7 +85,8 @@ class StreamingRecognizer:
 
     ``open`` and ``close`` only lend slots and take them back, under a lock, and touch nothing of
     the model, so they may come from any thread while a step runs; a slot is cleared in the first
-    step of its next stream. ``threads``: of the CPU for a step; 0 leaves torch's own number.
+    step of its next stream. ``automata``: of hotwords; without them none are taken. ``threads``: of
+    the CPU for a step; 0 leaves torch's own number.
     """
 
     def __init__(
@@ -90,10 +98,12 @@ class StreamingRecognizer:
         slots: int,
         max_batch: int | None = None,
         threads: int = 0,
+        automata: Automata | None = None,
     ) -> None:
         self._forward = forward
         self._chunking = chunking
         self._tokens = tokens
+        self._automata = automata
         self._threads = threads
         self._thread: int | None = None
         self._lock = threading.Lock()
@@ -108,6 +118,7 @@ class StreamingRecognizer:
             max_sessions=None,
             max_sentences=slots,
             max_batch=max_batch,
+            hotwords=automata is not None,
         )
 
     @property
@@ -125,7 +136,7 @@ class StreamingRecognizer:
         with self._lock:
             if not self._free:
                 raise RuntimeError("all slots are lent")
-            return _Stream(self._free.pop(), clock)
+            return _Stream(self._free.pop(), clock, options.hotwords)
 
     def close(self, stream: object) -> None:
         """Give up the sentence, if it is still open; one in a running step, after that step."""
@@ -247,11 +258,15 @@ class StreamingRecognizer:
                     failures[stream] = DamagedAudio("the model found no numbers for this audio")
         return failures
 
-    @staticmethod
-    def _part(stream: _Stream, samples: Float32, last: bool) -> Part:
+    def _part(self, stream: _Stream, samples: Float32, last: bool) -> Part:
         if stream.slot is None:
             raise RuntimeError("the stream is closed")
-        return Part(stream.slot, stream.fresh, samples, last)
+        if stream.fresh and stream.hotwords and self._automata is not None:
+            # Not when it was opened: a long list takes its time, and this thread has it.
+            automaton = self._automata.automaton(stream.hotwords)
+            stream.search = None if automaton is None else Search(automaton)
+        choices = stream.search is not None
+        return Part(stream.slot, stream.fresh, samples, last, choices)
 
     # Results
 
@@ -320,6 +335,7 @@ def load_streaming(
         slots=slots,
         max_batch=options.max_batch or None,
         threads=options.threads if on_cpu else 0,
+        automata=Automata(names, read_syllables(folder)),
     )
 
 

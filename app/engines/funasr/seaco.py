@@ -3,8 +3,9 @@
 Behaviour after funasr 1.4.16, ``seaco_paraformer/model.py`` and ``bicif_paraformer``: the hotwords
 of a sentence, and one that stands for none, go through an LSTM; a second decoder lets the tokens
 look at them and gives scores of its own, which replace those of the first one wherever it finds a
-hotword. Each input of a batch has its own hotwords. Their weights are not used: the model has no
-place for them.
+hotword. Each input of a batch has its own hotwords. The model has no place for weights: those above
+0 all mean the same, and words that are to become less likely (below 0) are left out, since it would
+favour them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -24,7 +24,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from app.audio.pcm import Float32
 from app.core.speech import RecognitionOptions
-from app.engines.funasr.checkpoint import unusable
 from app.engines.funasr.layers import Predictor
 from app.engines.funasr.offline_config import TimedPredictorConfig
 from app.engines.funasr.offline_features import WholeFeatures, padded
@@ -44,7 +43,6 @@ from app.engines.funasr.paraformer import (
 )
 from app.engines.funasr.tokens import TokenList
 
-SYLLABLES_FILE: Final = "seg_dict"
 _BEGIN: Final = 1
 """The token of which "no hotword" consists."""
 _MOST_HOTWORDS: Final = 50
@@ -193,24 +191,6 @@ class Hotwords:
         return []
 
 
-def read_syllables(folder: Path) -> dict[str, list[str]]:
-    """``seg_dict``: in each line a word, and the tokens that it consists of; nothing where the
-    model has no such file.
-
-    Raises:
-        EngineNotUsable: it cannot be read.
-    """
-    path = folder / SYLLABLES_FILE
-    if not path.exists():
-        return {}
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise unusable(path, error) from None
-    entries = (line.split() for line in lines)
-    return {entry[0]: entry[1:] for entry in entries if len(entry) > 1}
-
-
 class Seaco(Paraformer):
     """The network with its features and its vocabulary. ``device``: where they are."""
 
@@ -254,7 +234,7 @@ class Seaco(Paraformer):
         return found
 
     def _known(self, options: RecognitionOptions) -> list[list[int]]:
-        tokens = (self._hotwords.tokens(word) for word, _ in options.hotwords)
+        tokens = (self._hotwords.tokens(word) for word, weight in options.hotwords if weight > 0)
         return [ids for ids in tokens if ids]
 
     def _timed(self, ids: Sequence[int], weights: Sequence[float], length_ms: int) -> Spoken:

@@ -97,8 +97,6 @@ class SenseVoice:
             languages=LANGUAGES,
             word_times=True,
             max_batch_s=max_batch_s,
-            punctuation=True,
-            inverse_text_normalization=True,
             tags=True,
         )
 
@@ -108,7 +106,7 @@ class SenseVoice:
         """Each input's hypothesis, in order; all are computed in one padded batch.
 
         Figures and punctuation come together in this model: only where both are asked for is its
-        text ``finished``; otherwise it has neither.
+        text ``finished``; otherwise it has neither, so they are not among its capabilities.
         """
         found: list[Hypothesis | Exception] = []
         paths = self.paths(samples, options)

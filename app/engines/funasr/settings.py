@@ -14,7 +14,9 @@ from app.core.errors import EngineNotUsable
 Dtype = Literal["fp32", "bf16", "fp16", "int8"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
-ModelRole = Literal["streaming", "offline", "punctuation", "interim punctuation", "vad"]
+ModelRole = Literal[
+    "streaming", "offline", "offline 8 kHz", "punctuation", "interim punctuation", "vad"
+]
 
 NONE: Final = "none"
 """In place of a model's name: there is to be no such model."""
@@ -25,6 +27,7 @@ AUTO: Final = "auto"
 _NAMES: Final = {
     "streaming_model": "FUNASR_STREAMING_MODEL",
     "offline_model": "FUNASR_OFFLINE_MODEL",
+    "offline_model_8k": "FUNASR_OFFLINE_MODEL_8K",
     "punctuation_model": "FUNASR_PUNCTUATION_MODEL",
     "realtime_punctuation_model": "FUNASR_REALTIME_PUNCTUATION_MODEL",
     "vad_model": "FUNASR_VAD_MODEL",
@@ -45,14 +48,16 @@ _NAMES: Final = {
 class FunasrOptions:
     """The settings of README.md's table, with its names in lower case and its defaults.
 
-    Models are names of the catalogue or folders; ``punctuation_model`` and ``vad_model`` may be
-    ``none``, and the latter ``auto``. ``slots``, ``max_batch``, ``threads``: 0 for "as the device
-    is". ``replicas``: those that share the CPU's cores. ``mode``: which recognition models to
-    load. ``cache``: folder of downloaded models; ``offline``: nothing is ever downloaded.
+    Models are names of the catalogue or folders; ``offline_model_8k``, ``punctuation_model`` and
+    ``vad_model`` may be ``none``, and the last one ``auto``. ``slots``, ``max_batch``, ``threads``:
+    0 for "as the device is". ``replicas``: those that share the CPU's cores. ``mode``: which
+    recognition models to load. ``cache``: folder of downloaded models; ``offline``: nothing is
+    ever downloaded.
     """
 
     streaming_model: str = "paraformer-zh-streaming"
     offline_model: str = "sensevoice-small"
+    offline_model_8k: str = NONE
     punctuation_model: str = "ct-punc"
     realtime_punctuation_model: str = "ct-punc-realtime"
     vad_model: str = AUTO
@@ -95,6 +100,7 @@ class FunasrOptions:
             wanted["streaming"] = self.streaming_model
         if self.mode != "realtime":
             wanted["offline"] = self.offline_model
+            wanted["offline 8 kHz"] = self.offline_model_8k
         wanted["punctuation"] = self.punctuation_model
         if self.mode != "offline" and self.realtime_punctuation:
             wanted["interim punctuation"] = self.realtime_punctuation_model

@@ -19,9 +19,11 @@ from app.core.errors import EngineNotUsable
 from app.engines.funasr.checkpoint import read_tokens, unusable
 
 SENTENCEPIECE_FILE: Final = "chn_jpn_yue_eng_ko_spectok.bpe.model"
-_GOES_ON: Final = "@@"
+GOES_ON: Final = "@@"
+"""After a token whose word goes on with the next one."""
 _NEW_WORD: Final = "▁"
-_SPECIAL: Final = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>", "<pad>"})
+SPECIAL: Final = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>", "<pad>"})
+"""Tokens that are no text."""
 _TAG: Final = re.compile(r"<\|(.+)\|>")
 _BYTE: Final = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -65,14 +67,14 @@ class TokenList:
         goes_on = False
         for place, token in enumerate(ids):
             name = self._names[token]
-            if name in _SPECIAL:
+            if name in SPECIAL:
                 continue
-            part = name.removesuffix(_GOES_ON)
-            if goes_on and _is_latin(part):
+            part = name.removesuffix(GOES_ON)
+            if goes_on and is_latin(part):
                 found[-1] = SpelledWord(found[-1].text + part, found[-1].first, place)
             elif part:
                 found.append(SpelledWord(part, place, place))
-            goes_on = name.endswith(_GOES_ON) and bool(part)
+            goes_on = name.endswith(GOES_ON) and bool(part)
         return _abbreviated(found)
 
     def text(self, ids: Sequence[int]) -> str:
@@ -119,7 +121,7 @@ class PieceList:
 
     @staticmethod
     def _continues(word: SpelledWord, first: int, text: str) -> bool:
-        return word.last == first - 1 and _is_latin(word.text) and _is_latin(text)
+        return word.last == first - 1 and is_latin(word.text) and is_latin(text)
 
     def _runs(self, ids: Sequence[int]) -> Iterable[tuple[int, int]]:
         """First and last place of what is to be looked at as one: a piece, or bytes in a row."""
@@ -136,7 +138,7 @@ class PieceList:
         raw = bytearray()
         for token in ids:
             name = self._names[token]
-            if name in _SPECIAL or token in self._tags:
+            if name in SPECIAL or token in self._tags:
                 continue
             raw += bytes([int(name[3:5], 16)]) if _BYTE.fullmatch(name) else name.encode()
         return raw.decode(errors="replace").replace(_NEW_WORD, " ").strip()
@@ -224,7 +226,8 @@ def _is_wide(char: str) -> bool:
     return unicodedata.east_asian_width(char) in "WF"
 
 
-def _is_latin(text: str) -> bool:
+def is_latin(text: str) -> bool:
+    """Only letters of an alphabet, and apostrophes; at least one."""
     return bool(text) and all(
         (char.isalpha() and not _is_wide(char)) or char == "'" for char in text
     )

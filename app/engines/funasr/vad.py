@@ -50,6 +50,7 @@ _FIRST_ROW: Final = _FIRST_FRAME - (_STACK - 1) // 2
 class VadFrontend(Frontend, frozen=True, kw_only=True):
     """``frontend_conf``: rows of five frames, one for each."""
 
+    fs: Literal[16000] = 16000
     lfr_m: Literal[5]
     lfr_n: Literal[1]
 

@@ -23,7 +23,8 @@ from app.serving.worker.server import WorkerServer
 class WorkerConfig(msgspec.Struct, kw_only=True):
     """What a worker is told. ``settings`` are the engine's own; ``max_streams`` and
     ``threads`` (of a synthesis worker) 0 are its choice; ``second_pass_budget_ms``: see
-    :class:`app.serving.worker.refining.Refiner`."""
+    :class:`app.serving.worker.refining.Refiner`. ``measured``: what the worker before this one
+    has found out (``calibration.py``); nothing at the first start."""
 
     name: str
     role: Role
@@ -35,6 +36,7 @@ class WorkerConfig(msgspec.Struct, kw_only=True):
     second_pass_budget_ms: int
     log_level: str = "INFO"
     metrics: str  # the folder of all processes' figures
+    measured: tuple[tuple[int, float], ...] = ()
 
 
 async def _serve(config: WorkerConfig, control: Control, listener: socket.socket) -> None:
@@ -54,13 +56,15 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
         second_pass_budget_ms=config.second_pass_budget_ms,
     )
     control.follow(asyncio.get_running_loop(), server.work, drain=server.drain)
-    await server.calibrate(control.progress)
+    await server.calibrate(control.progress, known=config.measured)
     serving = asyncio.ensure_future(server.serve(listener))
     engine = recognizer or synthesizer
     # Models and libraries stay: the collector need not walk through them in the middle of a step.
     gc.collect()
     gc.freeze()
-    control.ready(notice=engine.capabilities.notice if engine else "")
+    control.ready(
+        notice=engine.capabilities.notice if engine else "", keep={"measured": server.measured}
+    )
     await serving
 
 

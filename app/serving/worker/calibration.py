@@ -1,14 +1,16 @@
-"""How long this device takes for the engine's steps: measured when a worker starts.
+"""How long this device takes for the engine's steps: measured when a worker starts first.
 
 Steps of ever more streams run over noise, in the thread in which the engine's steps run later on:
-a library's number of threads may be a matter of the calling thread.
+a library's number of threads may be a matter of the calling thread. A worker that takes the place
+of one that died, or was restarted, is told what that one measured: it is back sooner, and does not
+take a machine that is busy with its own work, or that of its neighbours, for a slow one.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import numpy as np
 import structlog
@@ -39,6 +41,17 @@ _REPEATS: Final = 3
 
 _LEVEL_MS: Final = 100
 """The noise changes as often as sounds do in speech."""
+
+
+Measured = Sequence[tuple[int, float]]
+"""Steps, each as its streams and seconds."""
+
+
+class Calibration(NamedTuple):
+    """How many streams a device carries while all of them speak, and the steps that say so."""
+
+    streams: int
+    measured: Measured
 
 
 class Steps(Protocol):
@@ -73,9 +86,11 @@ async def carried(
     wanted: int,
     progress: Progress,
     clock: Callable[[], float],
-) -> int:
-    """How many streams this device carries while all of them speak: ``wanted`` if that is not 0,
-    otherwise as measured. ``stepper`` has learnt then how long steps take.
+    known: Measured = (),
+) -> Calibration:
+    """How many streams this device carries: ``wanted`` if that is not 0, otherwise as measured,
+    now or before (``known``, if there is anything). ``stepper`` has learnt then how long steps
+    take.
 
     Raises:
         EngineNotUsable: the engine fails at a step.
@@ -83,10 +98,9 @@ async def carried(
     capabilities = engine.capabilities
     most = min(wanted, SEED_STREAMS) if wanted else capabilities.max_sentences
     began = clock()
-    measured = cast(
-        "list[tuple[int, float]]",
-        await stepper.in_thread(measure, engine, most, progress, clock),
-    )
+    found = await stepper.in_thread(measure, engine, 1 if known else most, progress, clock)
+    # Of what is known, the steps of one stream were but to warm up, and to see that it works.
+    measured = known or cast("Measured", found)
     for streams, seconds in measured:
         stepper.took(streams, seconds)
     carries = wanted or sustained(
@@ -95,17 +109,15 @@ async def carried(
     log.info(
         "calibrated",
         streams=carries,
-        by="MAX_STREAMS" if wanted else "measurement",
+        by="MAX_STREAMS" if wanted else "earlier measurement" if known else "measurement",
         step_ms={size: round(seconds * 1000, 1) for size, seconds in measured},
         took_s=round(clock() - began, 1),
     )
-    return carries
+    return Calibration(carries, measured)
 
 
-def measure(
-    engine: Steps, most: int, progress: Progress, clock: Callable[[], float]
-) -> list[tuple[int, float]]:
-    """The seconds of steps for 1, 2, 4, 8 … streams, each as (streams, seconds).
+def measure(engine: Steps, most: int, progress: Progress, clock: Callable[[], float]) -> Measured:
+    """The seconds of steps for 1, 2, 4, 8 … streams.
 
     Up to ``most`` streams at once, and no further than to a step that takes longer than its audio,
     nor beyond ``MAX_SECONDS`` in all. Blocks: for the engine's thread, before it serves. ``clock``

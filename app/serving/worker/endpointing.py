@@ -55,6 +55,9 @@ class EndpointingStream:
         """Change the end-of-sentence silence."""
         self._owner.engine.configure(self.handle, max_sentence_silence_ms)
 
+    def tell_source_rate(self, source_rate: int) -> None:
+        """Such an engine gets its options once, when the stream is opened."""
+
     def cancel(self) -> None:
         """Forget the stream; its sink is called no more."""
         if not self.closed:

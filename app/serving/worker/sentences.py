@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import msgspec
 import numpy as np
 
 from app.audio.endpoint import Endpointer
@@ -121,6 +122,10 @@ class SegmentedStream:
     def configure(self, max_sentence_silence_ms: int) -> None:
         """Change the end-of-sentence silence."""
         self.endpointer.configure(max_sentence_silence_ms)
+
+    def tell_source_rate(self, source_rate: int) -> None:
+        """What follows is made from audio of this rate (Hz)."""
+        self.options = msgspec.structs.replace(self.options, source_rate=source_rate)
 
     def cancel(self) -> None:
         """Forget the stream; its sink is called no more."""

@@ -50,10 +50,11 @@ from app.serving.protocol import (
     Processed,
     Recognized,
     Refused,
+    SourceRate,
     Speech,
     ToWorker,
 )
-from app.serving.worker.calibration import OFFLINE_STREAMS, carried, streaming_part
+from app.serving.worker.calibration import OFFLINE_STREAMS, Measured, carried, streaming_part
 from app.serving.worker.endpointing import EndpointingRecognition
 from app.serving.worker.refining import SECOND_PASS_BUDGET_S
 from app.serving.worker.stepper import Stepper
@@ -80,6 +81,9 @@ class RecognitionStream(Protocol):
 
     def configure(self, max_sentence_silence_ms: int) -> None:
         """Change the end-of-sentence silence."""
+
+    def tell_source_rate(self, source_rate: int) -> None:
+        """The audio that follows is made from what came at this rate (Hz)."""
 
     def cancel(self) -> None:
         """Forget the task."""
@@ -147,7 +151,8 @@ def _streams(capabilities: RecognizerCapabilities, wanted: int) -> int:
 
 
 class WorkerServer:
-    """Serves one engine on one listening Unix socket. ``active`` counts its tasks."""
+    """Serves one engine on one listening Unix socket. ``active`` counts its tasks; ``measured`` is
+    what :meth:`calibrate` found out."""
 
     def __init__(
         self,
@@ -166,6 +171,7 @@ class WorkerServer:
         synthesiser speaks at the same time; 0 does neither. ``second_pass_budget_ms``: see
         :class:`app.serving.worker.refining.Refiner`."""
         self.active = 0
+        self.measured: Measured = ()
         self._connections: set[_Connection] = set()
         self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._idle = asyncio.Event()
@@ -202,10 +208,14 @@ class WorkerServer:
         )
 
     async def calibrate(
-        self, progress: Progress, clock: Callable[[], float] = time.perf_counter
+        self,
+        progress: Progress,
+        clock: Callable[[], float] = time.perf_counter,
+        known: Measured = (),
     ) -> None:
         """Measure how many streams this device carries, if the engine leaves that open. Once,
-        before :meth:`serve`; ``clock`` gives the seconds that steps are measured in.
+        before :meth:`serve`; ``clock`` gives the seconds that steps are measured in. ``known`` is
+        what this worker's predecessor has measured, if it had one.
 
         Raises:
             EngineNotUsable: the engine fails at a step.
@@ -216,8 +226,8 @@ class WorkerServer:
         if engine is None:
             return
         assert self.recognition is not None
-        self.capacity = await carried(
-            engine, self.recognition.stepper, self._max_streams, progress, clock
+        self.capacity, self.measured = await carried(
+            engine, self.recognition.stepper, self._max_streams, progress, clock, known
         )
         self._capacity_gauge.set(self.capacity)
         self.hello = msgspec.structs.replace(self.hello, capacity=self.capacity)
@@ -344,6 +354,9 @@ class _Connection:
             case Configure(number, silence_ms):
                 if (task := self._tasks.get(number)) is not None and task.stream is not None:
                     task.stream.configure(silence_ms)
+            case SourceRate(number, source_rate):
+                if (task := self._tasks.get(number)) is not None and task.stream is not None:
+                    task.stream.tell_source_rate(source_rate)
             case Cancel(number):
                 if (task := self._tasks.get(number)) is not None:
                     task.cancel()

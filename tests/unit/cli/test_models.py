@@ -230,7 +230,7 @@ def test_doctor_tells_what_the_first_start_downloads() -> None:
     found = findings()
     (download,) = found["WARN"]
     assert "downloads paraformer-zh-streaming, sensevoice-small, ct-punc, fsmn-vad" in download.text
-    assert "3.0 GB" in download.text and "funspeech models pull" in download.remedy
+    assert "2.1 GB" in download.text and "funspeech models pull" in download.remedy
     assert [finding.subject for finding in found["OK"]] == ["Folder"]
 
 

@@ -130,7 +130,7 @@ def test_the_documents_of_models_have_the_same_structure_and_the_same_code() -> 
 @pytest.mark.parametrize("name", ["docs/models.md", "docs/models.zh.md"])
 def test_the_documents_of_models_have_every_model(name: str) -> None:
     rows = re.findall(
-        r"^\| `([a-z-]+)` \| .* \| ([\d,]+) MB \| `(\S+)`, (\S+) \|$", read(name), re.M
+        r"^\| `([a-z0-9-]+)` \| .* \| ([\d,]+) MB \| `(\S+)`, (\S+) \|$", read(name), re.M
     )
     files = model_files("funasr")
     assert files is not None

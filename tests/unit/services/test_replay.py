@@ -24,7 +24,7 @@ from app.services.losses import MAX_LOSSES
 from app.services.replay import ReplayedRecognition
 from app.serving.handles import RecognitionHandle
 from app.serving.pool import Pool
-from app.serving.protocol import Audio, Cancel, Configure, EndOfAudio
+from app.serving.protocol import Audio, Cancel, Configure, EndOfAudio, SourceRate
 
 RATE = 16_000
 
@@ -235,6 +235,18 @@ async def test_options_and_the_end_of_audio_are_repeated_too(world: World) -> No
     assert not any(isinstance(message, Configure) for message in world.workers[-1].messages)
 
 
+async def test_the_rate_of_the_source_is_told_once_and_repeated(world: World) -> None:
+    world.stream.tell_source_rate(16_000)  # as the options say
+    world.stream.tell_source_rate(8_000)
+    world.say(500)
+    world.stream.tell_source_rate(8_000)
+    told = [each for each in world.workers[0].messages if not isinstance(each, Audio)]
+    assert told == [SourceRate(1, 8_000)]
+    assert isinstance(world.workers[0].messages[0], SourceRate)  # before the audio
+    await world.move()
+    assert world.options[0].source_rate == 8_000
+
+
 async def test_it_waits_for_a_replica_with_room(world: World) -> None:
     world.refusals = [EngineUnavailable(), Overloaded(), EngineLost()]
     world.say(500)
@@ -362,6 +374,7 @@ async def test_what_comes_while_a_worker_is_asked_is_not_lost(world: World) -> N
     await world.settle()
     world.say(1_000)
     world.stream.configure(2_000)
+    world.stream.tell_source_rate(8_000)
     world.report(SentenceBegan(300), processed_ms=2_500)  # of the old worker: heard anew
     world.asked.set_result(None)
     await world.settle()
@@ -369,6 +382,7 @@ async def test_what_comes_while_a_worker_is_asked_is_not_lost(world: World) -> N
     assert [each for each in world.workers[-1].messages if isinstance(each, Configure)] == [
         Configure(1, 2_000)
     ]
+    assert SourceRate(1, 8_000) in world.workers[-1].messages
     assert world.events == []
 
 

@@ -174,7 +174,7 @@ async def nothing(_: list[object]) -> None:
 async def test_what_was_measured_is_the_capacity_and_seeds_the_scheduler() -> None:
     engine, scheduler = Engine(), policy()
     with capture_logs() as logged:
-        streams = await carried(
+        streams, _ = await carried(
             engine, Stepper(scheduler, nothing, "recognise"), 0, told, engine.clock
         )
     assert streams == 22  # 40 ms + 22 * 20 ms are 80 % of 600 ms
@@ -192,7 +192,7 @@ async def test_a_number_that_the_owner_gives_is_taken_and_the_scheduler_seeded_a
 ):
     engine, scheduler = Engine(), policy()
     stepper = Stepper(scheduler, nothing, "recognise")
-    assert await carried(engine, stepper, 40, told, engine.clock) == 40
+    assert (await carried(engine, stepper, 40, told, engine.clock)).streams == 40
     assert max(engine.sizes) == SEED_STREAMS
     assert scheduler.cap() == 22
 
@@ -200,7 +200,7 @@ async def test_a_number_that_the_owner_gives_is_taken_and_the_scheduler_seeded_a
 async def test_a_device_that_is_too_slow_still_takes_one() -> None:
     engine = Engine(2_000, 100)
     stepper = Stepper(policy(), nothing, "recognise")
-    assert await carried(engine, stepper, 0, told, engine.clock) == 1
+    assert (await carried(engine, stepper, 0, told, engine.clock)).streams == 1
 
 
 class Offline:
@@ -228,6 +228,41 @@ async def test_a_worker_tells_what_it_measured() -> None:
     worker = WorkerServer("asr-y", "test", "cpu", recognizer=engine)
     await worker.calibrate(told, engine.clock)
     assert worker.capacity == worker.hello.capacity == shown("asr-y") == 22
+
+
+async def test_a_worker_takes_the_place_of_one_that_had_measured() -> None:
+    first = Engine()
+    before = WorkerServer("asr-y", "test", "cpu", recognizer=first)
+    await before.calibrate(told, first.clock)
+    busy = Engine(400, 200)  # as slow as the same device is beside others' work
+    worker = WorkerServer("asr-y", "test", "cpu", recognizer=busy)
+    # As it comes from the supervisor.
+    line = msgspec.json.encode({"measured": before.measured})
+    known = msgspec.json.decode(line, type=dict[str, tuple[tuple[int, float], ...]])["measured"]
+    await worker.calibrate(told, busy.clock, known)
+    assert worker.capacity == worker.hello.capacity == shown("asr-y") == 22
+    assert sizes(busy) == [1]  # to warm up
+    assert worker.measured == known  # for the next one
+
+
+async def test_what_was_measured_before_seeds_the_scheduler_and_not_the_warm_up() -> None:
+    busy, scheduler = Engine(400, 200), policy()
+    known = [(1, 0.06), (2, 0.08), (4, 0.12)]
+    with capture_logs() as logged:
+        streams, measured = await carried(
+            busy, Stepper(scheduler, nothing, "recognise"), 0, told, busy.clock, known
+        )
+    assert (streams, measured) == (22, known)
+    assert scheduler.step_time.predicted(10) == pytest.approx(0.240)
+    assert logged[-1]["by"] == "earlier measurement"
+
+
+async def test_a_successor_that_fails_at_its_first_step_is_not_usable() -> None:
+    engine = Engine()
+    engine.fails_at = 1
+    stepper = Stepper(policy(), nothing, "recognise")
+    with capture_logs(), pytest.raises(EngineNotUsable):
+        await carried(engine, stepper, 0, told, engine.clock, [(1, 0.06)])
 
 
 async def test_a_worker_does_not_measure_what_its_engine_says() -> None:

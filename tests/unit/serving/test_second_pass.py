@@ -180,6 +180,21 @@ async def test_it_hears_what_the_first_pass_heard_pre_roll_included() -> None:
         assert np.array_equal(samples, audio[begin : begin + len(samples)])
 
 
+async def test_the_rate_of_the_source_goes_along_with_each_sentence(gate: Gate) -> None:
+    second = SecondPass(gate)
+    async with serving(parts(FirstPass(), second)) as recognition:
+        stream, sink = start(recognition)
+        stream.feed(joined(tone(500), silence(1000)))
+        await waiting_at(gate)
+        stream.tell_source_rate(8_000)
+        stream.feed(joined(tone(500), silence(1000)))
+        stream.end()
+        gate.open()
+        await asyncio.wait_for(sink.over.wait(), 30)
+    heard = [segment.options.source_rate for batch in second.batches for segment in batch]
+    assert heard == [16_000, 8_000]
+
+
 async def test_words_of_the_first_pass_stay_where_the_second_has_none() -> None:
     second = SecondPass()
     second.answer = Hypothesis("without words")

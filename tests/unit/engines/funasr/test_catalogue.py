@@ -11,6 +11,9 @@ import pytest
 from app.core.config import Config
 from app.engines.funasr import catalogue
 from app.engines.funasr.catalogue import MODELS, find, needed
+from app.engines.funasr.hotwords import SYLLABLES_FILE
+from app.engines.funasr.splitting import WORDS_FILE
+from app.engines.funasr.tokens import SENTENCEPIECE_FILE
 
 
 def settings(**changed: object) -> dict[str, object]:
@@ -34,6 +37,29 @@ def test_names_are_unique_and_every_model_has_weights_and_an_architecture() -> N
     for model in MODELS:
         assert {"config.yaml", "model.pt"} <= set(model.files)
         assert model.source.count("/") == 1 and model.size_bytes > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("ct-punc-large", WORDS_FILE),
+        ("paraformer-zh", SYLLABLES_FILE),
+        ("sensevoice-small", SENTENCEPIECE_FILE),
+    ],
+)
+def test_a_list_of_words_or_pieces_must_be_there(name: str, file: str) -> None:
+    """Without it the model would work, but worse than it can."""
+    model = find(name)
+    assert model is not None
+    assert file in model.files
+
+
+def test_punctuation_is_character_by_character_by_default() -> None:
+    """So that FunASR's marks can be had without jieba and its dictionary."""
+    model = find("ct-punc")
+    assert model is find("iic/punc_ct-transformer_zh-cn-common-vocab272727-pytorch")
+    assert model is not None
+    assert WORDS_FILE not in model.files + model.extra_files
 
 
 @pytest.mark.parametrize(
@@ -62,6 +88,15 @@ def test_names_are_unique_and_every_model_has_weights_and_an_architecture() -> N
         (
             {"asr_model_mode": "offline", "funasr_offline_model": "iic/SenseVoiceSmall"},
             ["sensevoice-small", "ct-punc", "fsmn-vad"],
+        ),
+        (
+            {"funasr_offline_model_8k": "paraformer-zh-8k", "funasr_vad_model": "none"},
+            ["paraformer-zh-streaming", "sensevoice-small", "paraformer-zh-8k", "ct-punc"],
+        ),
+        (
+            # Without a second pass there is none at 8 kHz either.
+            {"funasr_offline_model_8k": "paraformer-zh-8k", "asr_model_mode": "realtime"},
+            ["paraformer-zh-streaming", "ct-punc", "fsmn-vad"],
         ),
         (
             # One punctuation model for both purposes is one model.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,27 @@ class _Count(TorchDispatchMode):
 
     def of(self, *names: str) -> int:
         return sum(n for op, n in self._seen.items() if any(name in op for name in names))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_readings_are_given_to_those_who_want_them(streaming_folder: Path, fixed: bool) -> None:
+    executor = _executor(streaming_folder, 4)
+    forward: Forward = _fixed(executor) if fixed else EagerForward(executor)
+    plain = _parts(0, noise(50, 5 * CHUNK + 700))
+    fired = 0
+    for part in plain:
+        wanting = replace(part, slot=1, choices=True)
+        first, second, third = forward([part, wanting, replace(part, slot=2)])
+        assert first.choices is third.choices is None
+        assert second.choices is not None
+        ids, scores = second.choices.ids, second.choices.scores
+        assert ids.shape == scores.shape
+        assert ids[:, 0].tolist() == second.ids == first.ids
+        assert not ids.size or ids.shape[1] == 10
+        assert (np.diff(scores, axis=1) <= 0).all()
+        assert all(len(set(row)) == len(row) for row in ids.tolist())
+        fired += len(ids)
+    assert fired > 5
 
 
 @pytest.mark.parametrize("fixed", [False, True])

@@ -41,11 +41,14 @@ def _run(forward: Forward, streams: int) -> list[list[int]]:
         for first in range(0, streams, 3):
             now = range(first, min(first + 3, streams))
             parts = [
-                Part(k, start == 0, audio[k][start : start + CHUNK], start == 3 * CHUNK)
+                Part(k, start == 0, audio[k][start : start + CHUNK], start == 3 * CHUNK, k % 2 == 0)
                 for k in now
             ]
             for k, heard in zip(now, forward(parts), strict=True):
                 assert heard.sound
+                assert (heard.choices is not None) == (k % 2 == 0)
+                if heard.choices is not None:
+                    assert heard.choices.ids[:, 0].tolist() == heard.ids
                 found[k] += heard.ids
     return found
 

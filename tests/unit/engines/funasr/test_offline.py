@@ -19,13 +19,20 @@ from app.engines.funasr.background import Background
 from app.engines.funasr.offline import BatchedRecognizer, load_offline
 from app.engines.funasr.settings import Dtype, FunasrOptions
 from tests.support import random_offline
-from tests.support.random_offline import noise
+from tests.support.random_offline import noise, paraformer
 
 OPTIONS = FunasrOptions(threads=1)
 WORDS = RecognitionOptions(words=True)
 LENGTHS = (64_000, 20_000, 400, 35_000, 399, 50_000, 8_000, 63_000, 0, 47_999)
 
 Build = Callable[[Path], Path]
+
+
+def narrow(folder: Path) -> Path:
+    """A Paraformer for 8 kHz."""
+    return paraformer(folder, sample_rate=8_000)
+
+
 MODELS = pytest.mark.parametrize(
     "build", [random_offline.paraformer, random_offline.sensevoice, random_offline.seaco]
 )
@@ -158,6 +165,42 @@ def test_batches_are_no_longer_than_the_model_likes() -> None:
     batch = segments([np.zeros(48_000, np.float32)] * 7)
     assert len(recognizer.recognize(batch)) == 7
     assert model.sizes == [3, 3, 1]
+
+
+def test_a_model_for_8_khz_hears_as_much_as_one_for_16_khz(tmp_path: Path) -> None:
+    """Lengths, times and batches are of its own rate."""
+    recognizer = load_offline(narrow(tmp_path), "cpu", OPTIONS, nothing, sample_rate=8_000)
+    assert recognizer.capabilities.sample_rate == 8_000
+    batch = segments([noise(50 + k, samples // 2) for k, samples in enumerate(LENGTHS)])
+    alone = [recognizer.recognize([segment])[0] for segment in batch]
+    assert list(recognizer.recognize(batch)) == alone
+    first, too_short = alone[0], alone[4]
+    assert isinstance(first, Hypothesis)
+    assert len(first.words) > 3
+    times = [time for word in first.words for time in (word.start_ms, word.end_ms)]
+    assert times == sorted(times)
+    assert 3_000 < times[-1] <= 4_000
+    assert too_short == Hypothesis("", finished=True)
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(8_000, 16_000), (16_000, 8_000)])
+def test_a_model_for_another_rate_is_refused(tmp_path: Path, rate: int, wanted: int) -> None:
+    folder = paraformer(tmp_path, sample_rate=rate)
+    with pytest.raises(EngineNotUsable) as caught:
+        load_offline(folder, "cpu", OPTIONS, nothing, sample_rate=wanted)
+    settings = {8_000: "FUNASR_OFFLINE_MODEL_8K", 16_000: "FUNASR_OFFLINE_MODEL"}
+    text = str(caught.value)
+    assert f"{rate:,} Hz" in text and f"belongs in {settings[rate]}" in text and "\n" not in text
+
+
+@pytest.mark.parametrize("build", [random_offline.sensevoice, random_offline.seaco])
+def test_only_a_paraformer_is_computed_at_8_khz(build: Build, tmp_path: Path) -> None:
+    folder = build(tmp_path)
+    config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    config["frontend_conf"]["fs"] = 8_000
+    (folder / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    with pytest.raises(EngineNotUsable, match=r"frontend_conf\.fs"):
+        load_offline(folder, "cpu", OPTIONS, nothing, sample_rate=8_000)
 
 
 def test_nothing_is_loaded_that_is_not_known(tmp_path: Path) -> None:

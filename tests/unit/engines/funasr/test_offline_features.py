@@ -7,17 +7,20 @@ import pytest
 import torch
 
 from app.engines.funasr.features import MELS, STACK, STRIDE, LogMel
-from app.engines.funasr.offline_features import SHORTEST, WholeFeatures, padded
+from app.engines.funasr.offline_features import SHORTEST_MS, WholeFeatures, padded
 from tests.support.random_offline import noise
 
+SHORTEST = SHORTEST_MS * 16
 LENGTHS = (SHORTEST, 559, 560, 1_200, 1_359, 1_360, 1_361, 16_000, 23_456)
+RATES = pytest.mark.parametrize("rate", [16_000, 8_000])
 
 
+@RATES
 @pytest.mark.parametrize("samples", LENGTHS)
-def test_frames_are_stacked_around_each_sixth(samples: int) -> None:
+def test_frames_are_stacked_around_each_sixth(samples: int, rate: int) -> None:
     audio, length = padded([noise(1, samples)], "cpu")
-    features, rows = WholeFeatures(STACK, STRIDE, None)(audio, length)
-    frames = LogMel()(audio)[0]
+    features, rows = WholeFeatures(STACK, STRIDE, None, rate)(audio, length)
+    frames = LogMel(rate)(audio)[0]
     count = len(frames)
     assert rows.tolist() == [-(-count // STRIDE)]
     assert features.shape == (1, int(rows), STACK * MELS)
@@ -28,10 +31,11 @@ def test_frames_are_stacked_around_each_sixth(samples: int) -> None:
             torch.testing.assert_close(part, expected)
 
 
-def test_a_batch_is_its_parts() -> None:
+@RATES
+def test_a_batch_is_its_parts(rate: int) -> None:
     parts = [noise(k, samples) for k, samples in enumerate(LENGTHS)]
     shift, scale = torch.randn(STACK * MELS), torch.rand(STACK * MELS)
-    extract = WholeFeatures(STACK, STRIDE, (shift, scale))
+    extract = WholeFeatures(STACK, STRIDE, (shift, scale), rate)
     features, rows = extract(*padded(parts, "cpu"))
     for place, part in enumerate(parts):
         alone, count = extract(*padded([part], "cpu"))

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.core.errors import EngineNotUsable
 from app.core.speech import RecognitionOptions
 from app.engines.base import Hypothesis, Segment
 from app.engines.funasr.background import Background
@@ -16,11 +15,9 @@ from app.engines.funasr.offline import load_model, load_offline
 from app.engines.funasr.offline_config import TimedPredictorConfig
 from app.engines.funasr.offline_layers import BareDecoder
 from app.engines.funasr.seaco import (
-    SYLLABLES_FILE,
     Hotwords,
     Seaco,
     TimedPredictor,
-    read_syllables,
     spans_of,
 )
 from app.engines.funasr.settings import FunasrOptions
@@ -70,6 +67,9 @@ def test_hotwords_of_one_stream_do_not_touch_another(tmp_path: Path) -> None:
     assert plain != alone[0]
     unwritable = RecognitionOptions(words=True, hotwords=(("unwritable", 1.0),))
     assert recognizer.recognize([Segment(batch[0].samples, unwritable)]) == [plain]
+    unwanted = tuple((word, weight) for (word, _), weight in zip(few, (0, -1, -6, -2), strict=True))
+    unwished = RecognitionOptions(words=True, hotwords=unwanted)
+    assert recognizer.recognize([Segment(batch[0].samples, unwished)]) == [plain]
 
 
 def test_times_do_not_hear_the_padding() -> None:
@@ -134,13 +134,3 @@ def test_weights_are_scaled_to_the_tokens() -> None:
     assert spans_of([0.25] * 12, 5) == spans_of([0.5] * 12, 5)
     assert spans_of([0.0] * 4, 2) == [(4.0, 4.0), (4.0, 4.0)]
     assert spans_of([0.5] * 4, 0) == []
-
-
-def test_syllables(tmp_path: Path) -> None:
-    assert read_syllables(tmp_path) == {}
-    path = tmp_path / SYLLABLES_FILE
-    path.write_text("hello hel@@ lo\n阿 阿\n\nempty\n", "utf-8")
-    assert read_syllables(tmp_path) == {"hello": ["hel@@", "lo"], "阿": ["阿"]}
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(EngineNotUsable, match="models verify"):
-        read_syllables(tmp_path)

@@ -6,22 +6,27 @@ import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from app.audio.pcm import Float32
 from app.core.errors import EngineNotUsable
 from app.core.speech import RecognitionOptions
 from app.engines.base import Feed, Hypothesis, SentenceRecognizer
-from app.engines.funasr.executor import Heard, Part
+from app.engines.funasr.executor import Choices, EagerForward, Heard, Part
+from app.engines.funasr.hotwords import Automata, Automaton, Search
 from app.engines.funasr.recognizer import CHUNKINGS, StreamingRecognizer, load_streaming
 from app.engines.funasr.settings import FunasrOptions
 from app.engines.funasr.tokens import TokenList
 from tests.support.random_paraformer import noise, token_names
 
 CHUNK = 9600
+NAMES = token_names(300)
+FIRST_CHARACTER = NAMES.index("\u4e00")
 WORDS = RecognitionOptions(words=True)
 PLAIN = RecognitionOptions()
 
@@ -70,7 +75,8 @@ def test_capabilities(streaming_folder: Path, chunk_ms: int) -> None:
     assert (found.sample_rate, found.step_ms) == (16_000, chunk_ms)
     assert (found.max_sentences, found.max_batch, found.max_sessions) == (4, 3, None)
     assert found.partials and found.word_times
-    assert not (found.hotwords or found.punctuation or found.inverse_text_normalization)
+    assert found.hotwords
+    assert not (found.punctuation or found.inverse_text_normalization)
     assert _loaded(streaming_folder, FUNASR_SLOTS=0).capabilities.max_sentences == 256
     assert _loaded(streaming_folder).capabilities.max_batch is None
 
@@ -316,12 +322,173 @@ def test_the_threads_are_set_where_the_steps_run(streaming_folder: Path) -> None
     assert seen == [3]
 
 
+# Hotwords
+
+
+def _choices(recognizer: StreamingRecognizer, samples: Float32) -> Choices:
+    """All readings of a stream: a hotword that is nowhere makes the forwards give them."""
+    taken: list[Choices] = []
+    original = Search.take
+
+    def watched(self: Search, ids: NDArray[np.int64], scores: Float32) -> list[int]:
+        taken.append(Choices(ids, scores))
+        return original(self, ids, scores)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Search, "take", watched)
+        _alone(recognizer, samples, _wishing((NAMES[-2] * 9, 5.0)))
+    ids, scores = ([getattr(one, name) for one in taken] for name in ("ids", "scores"))
+    return Choices(np.concatenate(ids), np.concatenate(scores))
+
+
+def _wishing(*hotwords: tuple[str, float], words: bool = True) -> RecognitionOptions:
+    return RecognitionOptions(words=words, hotwords=hotwords)
+
+
+def _second_best(choices: Choices) -> tuple[int, str, float]:
+    """The place of two characters that are little less probable than the best ones, the two, and
+    by how much less."""
+    lacks = choices.scores[:, 0] - choices.scores[:, 1]
+    places = [
+        place
+        for place in range(len(lacks) - 1)
+        if min(*choices.ids[place : place + 2, :2].flat) >= FIRST_CHARACTER
+        and max(*choices.ids[place : place + 2, :2].flat) < len(NAMES) - 1
+    ]
+    place = min(places, key=lambda k: float(lacks[k : k + 2].sum()))
+    word = "".join(NAMES[token] for token in choices.ids[place : place + 2, 1])
+    return place, word, float(lacks[place : place + 2].sum())
+
+
+def test_a_hotword_becomes_the_text_and_others_stay_as_they_are(streaming_folder: Path) -> None:
+    recognizer = _loaded(streaming_folder)
+    audio = [noise(110 + k, 5 * CHUNK + 3000) for k in range(4)]
+    plain = [_alone(recognizer, samples, WORDS) for samples in audio]
+    place, word, lack = _second_best(_choices(recognizer, audio[1]))
+    assert lack < 8
+    assert word not in plain[1][-1].text
+    weight = lack / 2 + 0.1
+    options = [WORDS, _wishing((word, weight)), WORDS, _wishing(("阿", 5.0), ("nothing", 5.0))]
+    streams = [recognizer.open(one) for one in options]
+    plans = [_feeds(stream, samples) for stream, samples in zip(streams, audio, strict=True)]
+    rounds = [
+        [_sound(answer) for answer in recognizer.step(feeds)] for feeds in zip(*plans, strict=True)
+    ]
+    for k in (0, 2, 3):
+        assert [one[k] for one in rounds] == plain[k]
+    final, before = rounds[-1][1], plain[1][-1]
+    assert word in final.text
+    # One text in place of another; everything else is where it was.
+    spans = [(one.start_ms, one.end_ms) for one in final.words]
+    assert spans == [(one.start_ms, one.end_ms) for one in before.words]
+    changed = [k for k, (a, b) in enumerate(zip(final.words, before.words, strict=True)) if a != b]
+    assert len(changed) == 2
+    assert changed[1] == changed[0] + 1 <= place + 1
+    # A little less weight does not suffice, and a neighbour that sounds otherwise does not count.
+    assert _alone(recognizer, audio[1], _wishing((word, weight - 0.2))) == plain[1]
+    assert _alone(recognizer, audio[1], _wishing((word[::-1], 5.0)))[-1].text != final.text
+
+
+def test_a_word_that_is_not_to_be_heard(recognizer: StreamingRecognizer) -> None:
+    audio = noise(111, 5 * CHUNK)
+    text = _alone(recognizer, audio)[-1].text
+    char = max(text.replace(" ", ""), key=lambda one: (ord(one) >= 0x4E00, text.count(one)))
+    assert text.count(char) > 0
+    assert char not in _alone(recognizer, audio, _wishing((char, -6.0)))[-1].text
+    assert _alone(recognizer, audio, _wishing((char, 5.0)))[-1].text.count(char) >= text.count(char)
+
+
+@pytest.mark.parametrize(
+    "hotwords", [(), (("東", 5.0),), (("\u4e00\u4e01" * 8, 5.0), ("hello" * 4, -6.0))]
+)
+def test_without_a_hotword_nearby_nothing_changes(
+    recognizer: StreamingRecognizer, hotwords: tuple[tuple[str, float], ...]
+) -> None:
+    audio = noise(112, 6 * CHUNK + 700)
+    options = RecognitionOptions(words=True, hotwords=hotwords)
+    assert _alone(recognizer, audio, options) == _alone(recognizer, audio, WORDS)
+
+
+def test_all_readings_are_fetched_only_for_those_who_have_hotwords(
+    recognizer: StreamingRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[list[bool]] = []
+    original = EagerForward.__call__
+
+    def watched(self: EagerForward, parts: Sequence[Part]) -> list[Heard]:
+        heard = original(self, parts)
+        assert [one.choices is not None for one in heard] == [part.choices for part in parts]
+        wanted.append([part.choices for part in parts])
+        return heard
+
+    monkeypatch.setattr(EagerForward, "__call__", watched)
+    several = (PLAIN, _wishing(("\u4e00", 1.0)), _wishing(("東", 5.0)), _wishing(("\u4e00", 0.0)))
+    streams = [recognizer.open(options) for options in several]
+    recognizer.step([Feed(stream, noise(113, CHUNK), False) for stream in streams])
+    recognizer.step([Feed(streams[0], noise(113, CHUNK), False)])
+    assert wanted == [[False, True, False, False], [False]]
+
+
+def test_lists_of_hotwords_are_read_in_the_step(
+    recognizer: StreamingRecognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening is for the event loop; and the next sentences of a task find it done."""
+    threads: list[int] = []
+    original = Automaton.__init__
+
+    def watched(self: Automaton, *arguments: Any) -> None:
+        threads.append(threading.get_ident())
+        original(self, *arguments)
+
+    monkeypatch.setattr(Automaton, "__init__", watched)
+    for _ in range(3):
+        stream = recognizer.open(_wishing(("\u4e00", 1.0)))
+        feed = Feed(stream, np.zeros(CHUNK, np.float32), True)
+        thread = threading.Thread(target=recognizer.step, args=([feed],))
+        thread.start()
+        thread.join(60)
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+
+
+def test_without_automata_hotwords_are_not_promised() -> None:
+    heard = Heard([10], np.zeros((2, 17), np.float32), True, 1.0)
+    recognizer = _with(_Scripted([heard]))
+    assert not recognizer.capabilities.hotwords
+    stream = recognizer.open(_wishing((NAMES[11], 5.0)))
+    feed = Feed(stream, np.zeros(CHUNK - 1, np.float32), True)
+    assert _sound(recognizer.step([feed])[0]).text == NAMES[10]
+
+
+def test_marks_are_no_choice() -> None:
+    """Times stay with their tokens where the model says that there is no text."""
+    heard = Heard(
+        [10, 0, 11],
+        np.zeros((4, 17), np.float32),
+        True,
+        1.0,
+        Choices(
+            np.array([[10, 12], [0, 13], [11, 14]]),
+            np.array([[0, -1], [0, -1], [0, -1]], np.float32),
+        ),
+    )
+    for place in range(3):
+        heard.shares[place, 6 + 3 * place] = 1.0
+    recognizer = _with(_Scripted([heard]), automata=Automata(NAMES, {}))
+    stream = recognizer.open(_wishing((NAMES[12] + NAMES[14], 5.0), (NAMES[13], 5.0)))
+    answer = _sound(recognizer.step([Feed(stream, np.zeros(CHUNK - 1, np.float32), True)])[0])
+    assert answer.text == NAMES[12] + NAMES[14]
+    assert [(word.start_ms, word.end_ms) for word in answer.words] == [(0, 60), (360, 420)]
+
+
 # Forwards without a model
 
 
-def _with(forward: _Scripted | _Failing | _Gated, slots: int = 4) -> StreamingRecognizer:
+def _with(
+    forward: _Scripted | _Failing | _Gated, slots: int = 4, automata: Automata | None = None
+) -> StreamingRecognizer:
     return StreamingRecognizer(
-        forward, CHUNKINGS[600], TokenList(token_names(300)), slots=slots, max_batch=None
+        forward, CHUNKINGS[600], TokenList(NAMES), slots=slots, max_batch=None, automata=automata
     )
 
 

@@ -11,7 +11,7 @@ NODE_DIR := tests/compat/node
 FUNASR_VENV := .venv-funasr
 # Its plain build for Linux comes with CUDA; a CPU build saves gigabytes where there is no card:
 # make test TORCH="torch==2.13.0 --index-url …" (see the installation page of PyTorch).
-TORCH := torch==2.13.0
+TORCH ?= torch==2.13.0
 # The tests of a whole server run a second time, with two API processes.
 SERVER_TESTS := tests/integration tests/compat
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from app.audio.pcm import Float32, Int16
 from app.core.speech import Mark, RecognitionEvent, RecognitionOptions, Utterance, Voice, Word
+
+MAX_PADDING: Final = 0.25
+"""Share of a batch of whole sentences that may be padding: more is better done in two batches."""
 
 Progress = Callable[[str], None]
 """Called by a factory while loading, with what it is doing; each call extends the deadline of the

@@ -80,8 +80,9 @@ class Pulse:
 
 class Child:
     """Keeps one process of a spec running. ``ready`` is set while it serves; ``facts`` is what it
-    said with that. ``on_restart`` is told when a process has ended and another follows: its
-    name, and whether that was planned (:meth:`restart`)."""
+    said with that, but for what it wants its successor to know (``keep`` in ``control.py``).
+    ``on_restart`` is told when a process has ended and another follows: its name, and whether that
+    was planned (:meth:`restart`)."""
 
     def __init__(
         self,
@@ -108,7 +109,8 @@ class Child:
         self._stopping = False
         self._planned_end = False
         self._ended = asyncio.Event()  # set between two processes
-        self._fatal = ""
+        self._fatal = ""  # why the process cannot work here
+        self._kept: dict[str, Any] = {}  # for the config of the next process
 
     @property
     def pid(self) -> int | None:
@@ -120,8 +122,12 @@ class Child:
     async def keep(self) -> None:
         """Run the child, again and again, until :meth:`stop`.
 
+        One that was ready before is tried for ever, also if it says that it cannot work here: what
+        is missing (a folder of models, memory) may come back, and the other processes serve on.
+
         Raises:
-            StartFailed: it says that it cannot work here, or it never got ready.
+            StartFailed: before it was ever ready, it says that it cannot work here, or ends too
+                often.
         """
         loop = asyncio.get_running_loop()
         failures = 0
@@ -134,7 +140,7 @@ class Child:
             self._ended.set()
             if self._stopping:
                 return
-            if self._fatal:
+            if self._fatal and not was_ready:
                 raise StartFailed(f"{self.spec.name}: {self._fatal}")
             if self._planned_end:
                 failures = 0
@@ -147,13 +153,18 @@ class Child:
             delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
             self._count_restart(planned=False)
             if not self._killed:  # else that was told
-                log.error(
-                    "process ended, restarting it",
-                    child=self.spec.name,
-                    exit_code=code,
-                    restart_in_s=delay,
-                )
+                self._log_end(code, delay)
             await asyncio.sleep(delay)
+
+    def _log_end(self, code: int | None, delay: float) -> None:
+        reason = {"reason": self._fatal} if self._fatal else {}
+        log.error(
+            "process ended, restarting it",
+            child=self.spec.name,
+            exit_code=code,
+            **reason,
+            restart_in_s=delay,
+        )
 
     def _count_restart(self, *, planned: bool) -> None:
         self.restarts += 1
@@ -230,7 +241,7 @@ class Child:
         with ours, theirs:
             ours.setblocking(False)
             self._control, self._killed, self._reload = ours, False, False
-            self._planned_end = False
+            self._planned_end, self._fatal = False, ""
             descriptors = [theirs.fileno(), *(each.fileno() for each in self.spec.inherited)]
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -301,7 +312,8 @@ class Child:
         """Hand over the config, then follow what the child says of itself."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            line = msgspec.json.encode({"config": self.spec.config}, enc_hook=str) + b"\n"
+            config = {**self.spec.config, **self._kept}
+            line = msgspec.json.encode({"config": config}, enc_hook=str) + b"\n"
             await loop.sock_sendall(control, line)
             rest = b""
             while data := await loop.sock_recv(control, 65536):
@@ -314,11 +326,12 @@ class Child:
             self._pulse.beat(message["beat"])
         elif "progress" in message:
             log.debug("starting", child=self.spec.name, doing=message["progress"])
-            if self._deadline is not None:
+            if self._deadline is not None and not self._deadline.expired():
                 self._deadline.reschedule(asyncio.get_running_loop().time() + self._start_timeout_s)
         elif "fatal" in message:
             self._fatal = message["fatal"]
         elif message.pop("ready", False):
+            self._kept = message.pop("keep", self._kept)
             self.facts = message
             self._ready_since = asyncio.get_running_loop().time()
             self.ready.set()

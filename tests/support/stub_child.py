@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from app.serving.control import Control, Work
 
@@ -24,6 +25,10 @@ def main() -> None:
         case "serve":
             control.watch()
             control.ready(pid=os.getpid(), config=config)
+            time.sleep(3600)
+        case "serve and keep":
+            control.watch()
+            control.ready(pid=os.getpid(), config=config, keep={"kept": config.get("kept", 0) + 1})
             time.sleep(3600)
         case "refuse":
             control.fatal("no weights: run funspeech models pull")
@@ -41,6 +46,9 @@ def main() -> None:
             time.sleep(5 * BEAT_S)
             os.kill(os.getpid(), signal.SIGSTOP)
         case does:
+            if does == "need a file" and not Path(config["file"]).exists():
+                control.fatal("no weights: run funspeech models pull")
+                sys.exit(3)
             control.watch()
             asyncio.run(_in_loop(does, control))
 

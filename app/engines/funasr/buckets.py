@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-MAX_PADDING: Final = 0.25
-"""Share of a batch that may be padding."""
+from app.engines.base import MAX_PADDING
 
 
 def buckets(

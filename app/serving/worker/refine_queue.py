@@ -19,13 +19,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from app.engines.base import MAX_PADDING
+
 K = TypeVar("K", bound=Hashable)
 
 LIVE_IN_A_ROW: Final = 4
 """Batches of live sentences, while others wait, before one of these."""
-
-LEAST_AUDIO_SHARE: Final = 0.75
-"""Of a batch: the rest is padding."""
 
 MAX_BATCH: Final = 64
 """Sentences in a batch; reached by those that need nothing but punctuation, which have no audio."""
@@ -177,7 +176,7 @@ class RefineQueue(Generic[K]):
         return (
             len(joined) <= MAX_BATCH
             and padded_s <= self._max_batch_s
-            and audio_s >= LEAST_AUDIO_SHARE * padded_s
+            and padded_s - audio_s <= MAX_PADDING * padded_s
             and self._time(padded_s) <= time_left
         )
 

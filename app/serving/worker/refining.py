@@ -108,6 +108,7 @@ class Refiner:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0  # uvloop's handles do not all know it
         self._running = False
         self.batches = 0
         self._executor = ThreadPoolExecutor(
@@ -191,10 +192,13 @@ class Refiner:
         """Have the timer go off at the next deadline."""
         expiry = self._queue.next_expiry()
         if self._timer is not None:
-            if self._timer.when() == expiry:
+            if self._timer_due == expiry:
                 return
             self._timer.cancel()
-        self._timer = None if expiry is None else self._loop.call_at(expiry, self._expire)
+            self._timer = None
+        if expiry is not None:
+            self._timer = self._loop.call_at(expiry, self._expire)
+            self._timer_due = expiry
 
     def _expire(self) -> None:
         self._timer = None

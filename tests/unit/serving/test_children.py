@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -56,6 +58,85 @@ async def test_a_killed_child_is_started_again() -> None:
 async def test_what_cannot_work_stops_the_start_with_its_reason() -> None:
     with pytest.raises(StartFailed, match="stub: no weights: run funspeech models pull"):
         await child("refuse").keep()
+
+
+def needing(file: Path) -> Child:
+    """A stub that can work only while ``file`` is there."""
+    config = {"does": "need a file", "file": str(file)}
+    return Child(
+        ChildSpec("stub", "tests.support.stub_child", config, []), 30.0, 60.0, lambda *_: None
+    )
+
+
+async def test_what_cannot_work_any_more_is_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0, 0.01, 0.02))
+    file = tmp_path / "model.pt"
+    file.touch()
+    stub = needing(file)
+    keeping = asyncio.create_task(stub.keep())
+    await stub.ready.wait()
+    file.unlink()
+    with capture_logs() as records:
+        os.kill(stub.facts["pid"], signal.SIGKILL)
+        while stub.restarts < 5:  # more than MAX_FAILED_STARTS
+            await asyncio.sleep(0.01)
+            assert not keeping.done()
+        file.touch()
+        await stub.ready.wait()
+    errors = [record for record in records if record["log_level"] == "error"]
+    died, *refused = errors
+    assert "reason" not in died
+    assert {each["reason"] for each in refused} == {"no weights: run funspeech models pull"}
+    assert len(errors) == stub.restarts  # one line for each
+    assert [each["restart_in_s"] for each in errors[:4]] == [0.0, 0.01, 0.02, 0.02]
+    await stub.stop(grace_s=10)
+    await keeping
+
+
+async def test_a_reason_is_not_told_of_a_later_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0,))
+    file = tmp_path / "model.pt"
+    file.touch()
+    stub = needing(file)
+    keeping = asyncio.create_task(stub.keep())
+    await stub.ready.wait()
+    file.unlink()
+    with capture_logs() as records:
+        os.kill(stub.facts["pid"], signal.SIGKILL)
+        while stub.restarts < 2:  # noqa: ASYNC110 - a counter
+            await asyncio.sleep(0.01)
+        file.touch()
+        await stub.ready.wait()
+        restarts = stub.restarts
+        os.kill(stub.facts["pid"], signal.SIGKILL)
+        while stub.restarts == restarts:  # noqa: ASYNC110 - a counter
+            await asyncio.sleep(0.01)
+    last = [record for record in records if record["log_level"] == "error"][-1]
+    assert last["exit_code"] == -signal.SIGKILL
+    assert "reason" not in last
+    await stub.stop(grace_s=10)
+    await keeping
+
+
+async def test_what_a_child_keeps_is_in_the_config_of_the_next_one() -> None:
+    stub = child("serve and keep")
+    keeping = asyncio.create_task(stub.keep())
+    configs: list[dict[str, Any]] = []
+    for _ in range(3):
+        await stub.ready.wait()
+        configs.append(stub.facts["config"])
+        assert "keep" not in stub.facts
+        os.kill(stub.facts["pid"], signal.SIGKILL)
+        while stub.ready.is_set():  # noqa: ASYNC110 - told by the process' end
+            await asyncio.sleep(0.005)
+    assert [each.get("kept") for each in configs] == [None, 1, 2]
+    assert {each["secret"] for each in configs} == {"s3cret"}
+    await stub.stop(grace_s=10)
+    await keeping
 
 
 @pytest.mark.parametrize("does", ["crash", "hang"])

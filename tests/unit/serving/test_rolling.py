@@ -128,6 +128,23 @@ async def test_one_that_does_not_come_back_ends_it() -> None:
         assert made[1].restarts == 0
 
 
+async def test_one_that_cannot_work_any_more_ends_it_but_not_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0,))
+    async with workers("asr", "asr") as (made, _):
+        file = tmp_path / "model.pt"
+        config = {"does": "need a file", "file": str(file), "role": "asr"}
+        made[0].spec = ChildSpec("asr-0", "tests.support.stub_child", config, [])
+        done = await reports(Rolling(made, 0.1))
+        assert done[-1] == {
+            "error": "asr-0 did not get ready again; see the log. Not restarted: asr-1"
+        }
+        assert made[1].ready.is_set()
+        file.touch()
+        await made[0].ready.wait()
+
+
 async def test_two_requests_at_once_are_one_too_many() -> None:
     async with workers("asr") as (made, _):
         rolling = Rolling(made, 0.1)

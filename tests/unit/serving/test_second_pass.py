@@ -446,6 +446,20 @@ async def test_a_sentence_is_settled_once(gate: Gate, has_room: bool) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_deadlines_that_have_come_already_are_kept_one_by_one(gate: Gate) -> None:
+    """Where the loop is late. uvloop has a kind of timer of its own for these."""
+    settled = asyncio.Queue[Hypothesis | Exception]()
+    refiner = Refiner(SecondPass(gate), None, budget_s=0.0, on_room=lambda: None, yields=False)
+    running = asyncio.create_task(refiner.run())
+    texts = [Hypothesis(str(number)) for number in range(3)]
+    for text in texts:
+        samples = np.zeros(160, np.int16)
+        refiner.submit(Refinement(LIVE, "test", settled.put_nowait, 0.0, samples, text, text))
+    assert [await asyncio.wait_for(settled.get(), 30) for _ in texts] == texts
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_the_text_of_the_first_pass_goes_out_finished_as_far_as_can_be(gate: Gate) -> None:
     options = msgspec.structs.replace(LIVE, punctuation=True, inverse_text_normalization=True)
     engine = parts(

@@ -1,4 +1,5 @@
-# FunSpeech for CPUs, with the engines that come with pip ("embedded").
+# FunSpeech for trying out, with the engines that come with pip ("embedded"): no Chinese recognition.
+# Dockerfile.funasr makes the image that has it.
 #
 #   docker build -t funspeech .
 #

@@ -13,6 +13,7 @@ from app.api.doors import Doors
 from app.api.health import notices
 from app.core.errors import InvalidRequest
 from app.core.speech import Voice
+from app.engines.base import RecognizerCapabilities
 from app.voices.aliases import AliasFileError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _model(engine: str, group: list[ReplicaStatus], *, default: bool, mode: str)
         "languages": list(known.languages) if known else [],
         "default": default,
         "loaded": loaded,
-        "supports_realtime": True,
+        "supports_realtime": isinstance(known, RecognizerCapabilities) and known.partials,
         "offline_model": files,
         "realtime_model": files,
         "asr_model_mode": mode,

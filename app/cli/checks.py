@@ -24,7 +24,15 @@ from app.core.config import Config, ConfigError, load
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
 from app.engines.models import Model
-from app.engines.registry import ENGINES, advice, choose, missing, model_files, models_folder
+from app.engines.registry import (
+    ENGINES,
+    advice,
+    choose,
+    missing,
+    model_files,
+    models_folder,
+    uses_card,
+)
 
 Level = Literal["OK", "WARN", "FAIL"]
 
@@ -102,7 +110,7 @@ def check_engine(config: Config, role: Role) -> Finding:
         remedy = f"install it, or set {variable}=auto" if wanted != "auto" else ""
         return Finding("FAIL", subject, str(error), remedy)
     text = f"{variable}={wanted} takes {chosen}; installed: {', '.join(installed)}"
-    better = advice(chosen, role, config.engine_settings) if wanted == "auto" else ""
+    better = advice(chosen, role, config.engine_settings, devices) if wanted == "auto" else ""
     return Finding("OK", subject, text, f"better: {better}" if better else "")
 
 
@@ -117,7 +125,8 @@ def check_models(config: Config) -> Iterator[Finding]:
     if files is None:
         return
     cache = models_folder(settings)
-    found = {name: files.inspect(name, cache) for name in files.needed(settings)}
+    needed = files.needed(settings, on_card=uses_card(config.asr_devices()))
+    found = {name: files.inspect(name, cache) for name in needed}
     for name, verdict in found.items():
         if verdict.folder is not None and verdict.faults:
             text = f"{name} in {verdict.folder}: {', '.join(verdict.faults)}"

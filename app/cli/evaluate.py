@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json as jsonlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from app.client.errors import AccessRefused, ClientError, NlsTaskFailed
 from app.client.nls import NlsClient
 from app.client.wire import Timeouts
 from app.core.config import Config, ConfigError, load
+from app.engines.registry import ENGINES
 
 if TYPE_CHECKING:
     from app.cli.evaluate_figures import Judged
@@ -85,7 +86,7 @@ def evaluate(manifest: Path, a: Side, b: Side, pace: Pace, output: Output, *, se
     if not result.judged:
         fail("no clip was recognised")
     described = {name: sides[name].described for name in runs}
-    _print(result, described, output.most)
+    _print(result, described, {name: run.engine for name, run in runs.items()}, output.most)
     _write(found.clips, runs, result, described, output)
     if incomplete:
         raise typer.Exit(1)
@@ -131,7 +132,7 @@ def _through_all(
             if side.url is not None or sink is None:
                 work = _through(resolve(side.url, side.token), clips, pace, display)
             else:
-                work = _through_our_own(configs[name], sink, clips, pace, display)
+                work = _through_our_own(name, side, configs[name], sink, clips, pace, display)
             try:
                 runs[name] = asyncio.run(work)
             except ServerEnded as error:
@@ -160,21 +161,45 @@ async def _through(target: Target, clips: Sequence[Clip], pace: Pace, display: D
 
 
 async def _through_our_own(
-    config: Config, sink: LogSink, clips: Sequence[Clip], pace: Pace, display: Display
+    name: str,
+    side: Side,
+    config: Config,
+    sink: LogSink,
+    clips: Sequence[Clip],
+    pace: Pace,
+    display: Display,
 ) -> Run:
     async with serving(config, sink) as server:
+        for fault in _of_other_engines(side.settings, server.engine):
+            complain(f"{name}: {fault}")
         before = server.cpu_s()
         found = await _through(server.target, clips, pace, display)
+        found.engine = ": ".join(filter(None, (server.engine, server.notice)))
         found.cpu_s = spent(before, server.cpu_s())
         for name in server.restarts:
             complain(f"{name} died and was started again; see {log_file(config)}")
     return found
 
 
+def _of_other_engines(settings: Sequence[str], engine: str) -> Iterator[str]:
+    """What is wrong with settings (NAME=VALUE) of an engine that is not the one that recognises:
+    they change nothing, and nothing would be compared."""
+    for setting in settings:
+        variable = setting.partition("=")[0].strip()
+        owner = next((each for each in ENGINES if variable.startswith(f"{each.upper()}_")), engine)
+        if owner != engine:
+            yield (
+                f"{variable} changes nothing, because the engine is {engine}; put "
+                f"ASR_ENGINE={owner} before the command"
+            )
+
+
 # --- results ---------------------------------------------------------------------------------
 
 
-def _print(found: Figures, described: Mapping[str, str], most: int) -> None:
+def _print(
+    found: Figures, described: Mapping[str, str], engines: Mapping[str, str], most: int
+) -> None:
     from rich.console import Console
 
     from app.cli.evaluate_chart import chart
@@ -183,6 +208,8 @@ def _print(found: Figures, described: Mapping[str, str], most: int) -> None:
     console = Console(highlight=False)
     for name, text in described.items():
         console.print(f"{name}: {text}", markup=False, soft_wrap=True)
+        if engines[name]:
+            console.print(f"   {engines[name]}", markup=False, soft_wrap=True)
     console.print(table(found))
     for line in summary(found):
         console.print(line, markup=False, soft_wrap=True)

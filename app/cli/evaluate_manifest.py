@@ -7,6 +7,7 @@ a label.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def _unique(clips: Iterator[Clip], faults: list[str]) -> Iterator[Clip]:
     for clip in clips:
         if clip.id in seen:
             faults.append(f"{clip.id} occurs twice; the first one counts")
-        elif not clip.path.is_file():
+        elif not os.path.isfile(clip.path):  # Path.is_file raises some errors: a name too long
             faults.append(f"{clip.path}: no such file")
         else:
             seen.add(clip.id)
@@ -104,10 +105,13 @@ def _json_lines(path: Path, faults: list[str]) -> Iterator[Clip]:
     for number, line in _lines(path):
         try:
             entry = msgspec.json.decode(line, type=dict[str, object])
-            yield _entry(entry, path.parent)
-        except (msgspec.MsgspecError, ValueError) as error:
-            reason = "not a JSON object" if isinstance(error, msgspec.MsgspecError) else str(error)
-            faults.append(f"{path} line {number}: {reason}")
+            clip = _entry(entry, path.parent)
+        except (msgspec.MsgspecError, RecursionError):
+            faults.append(f"{path} line {number}: not a JSON object")
+        except ValueError as error:
+            faults.append(f"{path} line {number}: {error}")
+        else:
+            yield clip
 
 
 def _entry(entry: dict[str, object], folder: Path) -> Clip:
@@ -161,8 +165,12 @@ def _folder(folder: Path, faults: list[str]) -> Iterator[Clip]:
             continue
         label = path.with_suffix(".txt")
         try:
-            text = label.read_text(encoding="utf-8-sig").strip() if label.is_file() else None
+            labelled = os.path.isfile(label)
+            text = label.read_text(encoding="utf-8-sig").strip() if labelled else None
         except UnicodeDecodeError:
             faults.append(f"{label}: not UTF-8 text")
+            continue
+        except OSError as error:
+            faults.append(f"{label}: {error.strerror}")
             continue
         yield Clip(str(path.relative_to(folder)), path, text)

@@ -24,7 +24,11 @@ def as_json(
         "labelled_clips": found.labelled,
         "audio_s": round(found.seconds, 3),
         "configurations": {
-            column.name: {"description": described[column.name], **_column(column)}
+            column.name: {
+                "description": described[column.name],
+                "engine": runs[column.name].engine,
+                **_column(column),
+            }
             for column in found.columns
         },
         "difference_95": None

@@ -97,9 +97,12 @@ def log_file(config: Config) -> Path:
 class Server:
     """A server that is ready."""
 
-    def __init__(self, supervisor: Supervisor, target: Target) -> None:
+    def __init__(self, supervisor: Supervisor, target: Target, running: Running) -> None:
+        """``running``: what it has announced."""
         self._supervisor = supervisor
         self.target = target
+        recognition = (entry[1:] for entry in running.engines if entry[0] == "asr")
+        self.engine, self.notice = next(recognition, ("", ""))
 
     def cpu_s(self) -> dict[int, float] | None:
         """CPU time so far of each process that has to do with recognition, by its id; None where
@@ -128,10 +131,10 @@ async def serving(config: Config, sink: LogSink) -> AsyncIterator[Server]:
     token = secrets.token_hex(16)
     ours = config.model_copy(update={**_OURS, "apptoken": SecretStr(token)})
     ready = asyncio.Event()
-    ports: list[int] = []
+    announced: list[Running] = []
 
     def announce(running: Running) -> None:
-        ports.append(running.port)
+        announced.append(running)
         ready.set()
 
     supervisor = Supervisor(ours, sink.emit_line, announce)
@@ -139,8 +142,9 @@ async def serving(config: Config, sink: LogSink) -> AsyncIterator[Server]:
     waiting = asyncio.create_task(ready.wait())
     try:
         await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if ports:
-            yield Server(supervisor, Target(local_url(_HOST, ports[0], tls=False), token, "eval"))
+        if announced:
+            url = local_url(_HOST, announced[0].port, tls=False)
+            yield Server(supervisor, Target(url, token, "eval"), announced[0])
     finally:
         waiting.cancel()
         supervisor.stop()

@@ -70,11 +70,13 @@ class Outcome:
 @dataclass(slots=True)
 class Run:
     """All clips through one server: outcomes by the clip's id. ``wall_s``: how long that took.
-    ``cpu_s``: CPU time of the server's processes; None where it cannot be known."""
+    ``cpu_s``: CPU time of the server's processes; None where it cannot be known. ``engine``: the
+    one that recognised, with what it says of itself; empty where that is not known."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     wall_s: float = 0.0
     cpu_s: float | None = None
+    engine: str = ""
 
 
 async def stream(

@@ -43,19 +43,20 @@ def list_models(*, json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
         return
-    cells = [_cells(row) for row in rows]
     if sys.stdout.isatty():
-        _table(cells)
+        _table(rows)
     else:
-        for line in cells:
-            typer.echo("\t".join(line))
+        for row in rows:
+            typer.echo("\t".join(_cells(row)))
 
 
 def pull(names: Sequence[str]) -> None:
     """Fetch these models, or all that the settings need; 1 if one cannot be had, 130 after a
     Ctrl-C."""
     config = _settings()
-    wanted = _wanted(config, names)
+    # As for a card, which needs the VAD besides: it is small, and the files may be for another
+    # machine.
+    wanted = _wanted(config, names, on_card=True)
     if not wanted:
         typer.echo("the engines of these settings need no models; 'funspeech models list' has all")
         return
@@ -77,7 +78,7 @@ def verify(names: Sequence[str]) -> None:
     """Compare these models, or all that are here or needed, with their checksums; 1 if one is
     missing or damaged."""
     config = _settings()
-    wanted = _wanted(config, names)
+    wanted = _wanted(config, names, on_card=registry.uses_card(config.asr_devices()))
     if not names:
         wanted += [pair for pair in _here(config) if pair not in wanted]
     failed = False
@@ -113,11 +114,15 @@ def _in_use(config: Config, shelf: Shelf) -> bool:
     return shelf.engine == config.asr_engine
 
 
-def _wanted(config: Config, names: Sequence[str]) -> list[tuple[Shelf, str]]:
+def _wanted(config: Config, names: Sequence[str], *, on_card: bool) -> list[tuple[Shelf, str]]:
     shelves = _shelves(config)
     if not names:
         used = [shelf for shelf in shelves if _in_use(config, shelf)]
-        return [(shelf, name) for shelf in used for name in shelf.files.needed(shelf.settings)]
+        return [
+            (shelf, name)
+            for shelf in used
+            for name in shelf.files.needed(shelf.settings, on_card=on_card)
+        ]
     by_name = {model.name: shelf for shelf in shelves for model in shelf.files.models()}
     unknown = [name for name in names if name.lower() not in by_name]
     if unknown:
@@ -168,7 +173,9 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
 
 
 def _rows(shelf: Shelf, config: Config) -> Iterator[dict[str, object]]:
-    needed = set(shelf.files.needed(shelf.settings)) if _in_use(config, shelf) else set()
+    on_card = registry.uses_card(config.asr_devices())
+    used = _in_use(config, shelf)
+    needed = shelf.files.needed(shelf.settings, on_card=on_card) if used else ()
     for model in shelf.files.models():
         verdict = shelf.files.inspect(model.name, shelf.cache)
         state = "here" if not verdict.faults else "damaged" if verdict.folder else "absent"
@@ -205,15 +212,21 @@ def _size(count: int) -> str:
     return f"{max(count / _MB, 0.1):,.1f} MB" if count < 10 * _MB else f"{count / _MB:,.0f} MB"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
+def _table(rows: Sequence[Mapping[str, object]]) -> None:
+    """The folders come below it, each on a line of its own: they are too long for a column."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table("Model", "Purpose", "Languages", "Size", "By the settings", "On this machine")
+    whole = (Column(name, no_wrap=True) for name in ("Size", "Needed", "Here"))
+    table = Table(Column("Model", no_wrap=True), "Purpose", "Languages", *whole)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        *cells, _ = _cells(row)
+        table.add_row(*map(Text, (*cells, str(row["state"]))))
     Console().print(table)
+    for row in rows:
+        if row["folder"]:
+            typer.echo(f"{row['name']}: {row['folder']}")
 
 
 @contextlib.contextmanager

@@ -129,9 +129,9 @@ def banner(config: configuration.Config, running: Running) -> str:
 def _advice(config: configuration.Config, role: str, engine: str) -> str:
     """How to get a better engine than the one that the server has chosen itself."""
     if role == "asr" and config.asr_engine == "auto":
-        return registry.advice(engine, "asr", config.engine_settings)
+        return registry.advice(engine, "asr", config.engine_settings, config.asr_devices())
     if role == "tts" and config.tts_engine == "auto":
-        return registry.advice(engine, "tts", config.engine_settings)
+        return registry.advice(engine, "tts", config.engine_settings, config.tts_devices())
     return ""
 
 

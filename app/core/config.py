@@ -34,6 +34,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from app.core.cpus import usable_cores
+from app.core.paths import expanded
 
 DEFAULT_LOG_FILE: Final = Path("logs/funspeech.log")
 
@@ -70,8 +71,8 @@ def _check_url(value: str) -> str:
 def _check_file(value: Path | None) -> Path | None:
     if value is None:
         return None
-    path = value.expanduser()
-    if not path.is_file():
+    path = expanded(value)
+    if not os.path.isfile(path):
         raise ValueError("must name a file that exists")
     return path
 
@@ -101,7 +102,7 @@ def parse_devices(value: str) -> list[str]:
 
 
 Devices = Annotated[str, AfterValidator(_check_devices)]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+HomePath = Annotated[Path, AfterValidator(expanded)]
 OptionalFile = Annotated[Path | None, AfterValidator(_check_file)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)
@@ -278,7 +279,8 @@ class Config(BaseModel):
     start."""
 
     funasr_threads: int = Field(default=0, ge=0, le=1024)
-    """CPU threads of one replica; 0: the CPU cores divided by the replicas on the CPU."""
+    """CPU threads of one replica; 0: its share of the CPU cores less one for the rest of the
+    server, from 1 to 8."""
 
     # --- near-field filter --------------------------------------------------------------------
     asr_enable_nearfield_filter: bool = True
@@ -460,7 +462,8 @@ def _explain(error: ValidationError, values: Mapping[str, str]) -> str:
     field = Config.model_fields[name]
     text = first["msg"].removeprefix("Value error, ")
     accepts = text if first["type"] == "value_error" else f"must be {describe(field)}"
-    got = "" if SecretStr in get_args(field.annotation) else f", got {values[name][:80]!r}"
+    value = values.get(name, str(field.default))  # a default may need a home directory
+    got = "" if SecretStr in get_args(field.annotation) else f", got {value[:80]!r}"
     return f"{name.upper()}: {accepts}{got}"
 
 
@@ -501,6 +504,9 @@ def _check_together(config: Config) -> None:
 _OF_ENGINES: Final = ("COSYVOICE3_", "FAKE_", "FUNASR_")
 _OUR_FAMILIES: Final = ("ASR_", "TTS_", "LOG_", "CLONE_", "INFERENCE_", *_OF_ENGINES)
 _NOT_OURS: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})  # OpenSSL's
+_OF_LIBRARIES: Final = frozenset({"MODELSCOPE_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"})
+"""What libraries read from the environment themselves. Docker Compose makes an environment of .env,
+a server without it does not."""
 _CLOSE: Final = 0.86
 """Similarity at which an unknown variable of the environment is taken for a misspelling: one
 letter wrong in eight."""
@@ -511,6 +517,10 @@ def _unknown(names: Mapping[str, str], where: str, *, only_ours: bool) -> list[s
     warnings = []
     for name in sorted(names):
         if name in known or (only_ours and name in _NOT_OURS):
+            continue
+        if name in _OF_LIBRARIES:
+            if not only_ours:
+                warnings.append(f"{name} {where} is not read there; set it in the environment")
             continue
         cutoff = _CLOSE if only_ours else 0.6
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=cutoff)

@@ -74,8 +74,9 @@ class ModelFiles(Protocol):
         """All that it can use, in the order in which to list them."""
         ...
 
-    def needed(self, settings: Mapping[str, object]) -> Sequence[str]:
-        """What it would load with these settings: names of models, or folders."""
+    def needed(self, settings: Mapping[str, object], *, on_card: bool) -> Sequence[str]:
+        """What it would load with these settings, on a card or a CPU: names of models, or
+        folders."""
         ...
 
     def inspect(self, model: str, cache: Path) -> Verdict:

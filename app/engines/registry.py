@@ -69,9 +69,17 @@ ENGINES: dict[str, Entry] = {
 DEVICE_FOLDER: Final = Path("/dev")
 
 
+HOW_TO_INSTALL_FUNASR: Final = (
+    "to install funasr: docs/models.md (in Docker: the image of Dockerfile.funasr)"
+)
+"""torch has to come first, and which one depends on the machine: more than a line can tell."""
+
+
 def how_to_install(extra: str) -> str:
-    """The command that brings an extra. FunSpeech is on no package index: a package of that name
-    there is somebody else's, so it is installed from the checkout."""
+    """The command that brings an extra, or where it is told. FunSpeech is on no package index: a
+    package of that name there is somebody else's, so it is installed from the checkout."""
+    if extra == "funasr":
+        return HOW_TO_INSTALL_FUNASR
     return f"in the checkout: .venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
 
 
@@ -112,18 +120,20 @@ def choose(
         raise EngineNotUsable(
             f"no {role} engine is installed; for one to try out, {how_to_install('embedded')}"
         )
-    card = any(device != "cpu" for device in devices) and has_nvidia_card()
+    card = uses_card(devices)
     at_hand = (
         key
         for key in installed
-        if (ENGINES[key].gpu and card) or not absent_models(key, settings(key))
+        if (ENGINES[key].gpu and card) or not absent_models(key, settings(key), on_card=card)
     )
     return next(at_hand, installed[0])
 
 
-def advice(chosen: str, role: Role, settings: EngineSettings) -> str:
-    """What to do for a better engine than the one that ``auto`` has chosen; empty if that is the
-    best."""
+def advice(
+    chosen: str, role: Role, settings: EngineSettings, devices: Sequence[str] = ("auto",)
+) -> str:
+    """What to do for a better engine than the one that ``auto`` has chosen for ``devices``; empty
+    if that is the best."""
     better = _by_preference(role)
     better = better[: better.index(chosen)] if chosen in better else []
     if not better:
@@ -132,7 +142,7 @@ def advice(chosen: str, role: Role, settings: EngineSettings) -> str:
     steps = []
     if missing(best, role):
         steps.append(how_to_install(ENGINES[best].extra))
-    if ENGINES[best].models is not None and absent_models(best, settings(best)):
+    if absent_models(best, settings(best), on_card=uses_card(devices)):
         steps.append("funspeech models pull")
     steps.append(f"{role.upper()}_ENGINE={best}")
     return ", then ".join(steps)
@@ -157,19 +167,24 @@ def model_files(name: str) -> ModelFiles | None:
     return files
 
 
-def absent_models(name: str, settings: Mapping[str, object]) -> list[str]:
-    """The models that an engine would load with its ``settings`` and that are not here, or not
-    whole. By presence and sizes; no network."""
+def absent_models(name: str, settings: Mapping[str, object], *, on_card: bool) -> list[str]:
+    """The models that an engine would load with its ``settings``, on a card or a CPU, and that are
+    not here, or not whole. By presence and sizes; no network."""
     files = model_files(name)
     if files is None:
         return []
-    cache = models_folder(settings)
-    return [model for model in files.needed(settings) if files.inspect(model, cache).faults]
+    cache, needed = models_folder(settings), files.needed(settings, on_card=on_card)
+    return [model for model in needed if files.inspect(model, cache).faults]
 
 
 def models_folder(settings: Mapping[str, object]) -> Path:
     """The folder of downloaded models that the settings name."""
     return Path(str(settings["MODELSCOPE_CACHE"])).expanduser()
+
+
+def uses_card(devices: Sequence[str]) -> bool:
+    """Whether a replica on one of these devices of the settings uses a card."""
+    return any(device != "cpu" for device in devices) and has_nvidia_card()
 
 
 def has_nvidia_card(devices: Path = DEVICE_FOLDER) -> bool:

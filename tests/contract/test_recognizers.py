@@ -151,9 +151,10 @@ def test_a_last_feed_frees_the_slot(recognizer: Streams, clips: list[Float32]) -
         streams = [recognizer.open(OPTIONS) for _ in range(recognizer.capabilities.max_sentences)]
         limit = recognizer.capabilities.max_batch or len(streams)
         for first in range(0, len(streams), limit):
-            recognizer.step(
+            found = recognizer.step(
                 [Feed(stream, clips[3][:160], True) for stream in streams[first : first + limit]]
             )
+            assert not any(isinstance(each, Exception) for each in found)
         for stream in streams:
             recognizer.close(stream)  # does nothing: they are closed
 

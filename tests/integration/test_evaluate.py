@@ -75,12 +75,27 @@ async def test_two_configurations_of_known_errors(tmp_path: Path) -> None:
     assert found["disagreement"]["clips"] == 3
     assert found["disagreement"]["rate"] == round(9 / 26, 6)
     assert found["configurations"]["A"]["rtf_cpu"] > 0
+    engine = "fake: for tests: tells how long it heard sound, recognises nothing"
+    assert f"A: FAKE_ASR_SCRIPT={right}\n   {engine}\nB: " in output
+    assert a["engine"] == b["engine"] == engine
     assert re.search(r"│ MER +│ +0\.00 % │ +35\.00 % │ +\+35\.00 │", output)
     # Its servers are gone, and had a log of their own.
     assert (tmp_path / "funspeech-eval.log").is_file()
     assert not (tmp_path / "funspeech.log").exists()
     assert not [
         child for child in psutil.Process().children(recursive=True) if "app" in child.cmdline()
+    ]
+
+
+async def test_a_setting_of_another_engine_is_told_to_change_nothing(tmp_path: Path) -> None:
+    _, output = await evaluated(
+        *(tmp_path, clips(tmp_path), "--speed", 0),
+        *("--a", "FAKE_ASR_ITEM_MS=0", "--b", "FUNASR_DTYPE=int8"),
+    )
+    told = [line for line in output.splitlines() if "changes nothing" in line]
+    assert told == [
+        "funspeech: B: FUNASR_DTYPE changes nothing, because the engine is fake; put "
+        "ASR_ENGINE=funasr before the command"
     ]
 
 

@@ -3,15 +3,51 @@ needs no hub."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.engines.funasr.catalogue import find
+from benchmarks.server import end, launch
 from tests.support.model_hub import running
 from tests.support.process import serving
 from tests.support.random_paraformer import write_streaming
+
+
+async def test_the_port_answers_while_models_come(tmp_path: Path) -> None:
+    model = find("paraformer-zh-streaming")
+    assert model is not None
+    with running({model.source: dict.fromkeys(model.files, b"x" * 1000)}) as hub:
+        hub.held, hub.cut_at["model.pt"] = threading.Event(), 500
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        variables = {
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "LOG_FILE": str(tmp_path / "funspeech.log"),
+            "ASR_ENGINE": "funasr",
+            "TTS_ENGINE": "fake",
+            "ASR_MODEL_MODE": "realtime",
+            "MODELSCOPE_CACHE": str(tmp_path / "cache"),
+            "MODELSCOPE_ENDPOINT": hub.url,
+            "NO_PROXY": "127.0.0.1",
+            "HOME": str(tmp_path / "home"),
+        }
+        process = await launch("app", "serve", folder=tmp_path, variables=variables)
+        try:
+            assert await asyncio.to_thread(hub.reached.wait, 60)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+                assert (await http.get("/health/live")).status_code == 200
+                ready = await http.get("/health/ready")
+        finally:
+            await end(process)
+    assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+    assert process.stdout is not None
+    assert b"FunSpeech serves at" not in await process.stdout.read()
 
 
 @pytest.mark.slow

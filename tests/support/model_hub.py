@@ -19,7 +19,8 @@ FILE = re.compile(r"/api/v1/models/([^/]+/[^/]+)/repo")
 class ModelHub(ThreadingHTTPServer):
     """``repositories``: files by repository and path. ``requests``: what was asked for, in order:
     paths of files, ``list NAME`` for lists. ``ranges``: where the answers began. A file in
-    ``cut_at`` breaks off there, once. ``held``: an event to wait for before a body goes out."""
+    ``cut_at`` breaks off there, once. ``held``: an event to wait for before a body goes out.
+    ``listed``: what the list says of a file that is not so, by path and key."""
 
     daemon_threads = True
 
@@ -29,6 +30,7 @@ class ModelHub(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.ranges: dict[str, list[int]] = {}
         self.cut_at: dict[str, int] = {}
+        self.listed: dict[str, dict[str, object]] = {}
         self.revisions: set[str] = set()
         self.held: threading.Event | None = None
         self.reached = threading.Event()  # a file was asked for
@@ -71,6 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "Type": "blob",
                 "Size": len(data),
                 "Sha256": hashlib.sha256(data).hexdigest(),
+                **self.server.listed.get(path, {}),
             }
             for path, data in files.items()
         ]

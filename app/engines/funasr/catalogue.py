@@ -136,18 +136,17 @@ def find(name: str) -> Model | None:
     return next((m for m in MODELS if wanted in (m.name, m.source.lower())), None)
 
 
-def needed(settings: Mapping[str, object]) -> tuple[str, ...]:
-    """The models that the engine loads with these settings: names, or folders of the owner's.
+def needed(settings: Mapping[str, object], *, on_card: bool) -> tuple[str, ...]:
+    """The models that the engine loads with these settings, on a card or a CPU: names, or folders
+    of the owner's.
 
     Final punctuation is for all modes: SenseVoice, too, leaves it out where the client does not ask
-    for figures as well. The VAD that ``auto`` means on a card only is small, and counts everywhere:
-    what is downloaded here may be for another machine.
+    for figures as well.
 
     Raises:
         EngineNotUsable: a value is none that the setting can have.
     """
-    # As on a machine with a card, which needs fsmn-vad besides: it is small.
-    wanted = FunasrOptions.parse(settings).models(on_card=True)
+    wanted = FunasrOptions.parse(settings).models(on_card=on_card)
     return tuple(dict.fromkeys(map(_our_name, wanted.values())))
 
 

@@ -9,7 +9,6 @@ so every key that matters is declared, and any other value is refused.
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -21,6 +20,7 @@ import yaml
 from torch import Tensor, nn
 
 from app.core.errors import EngineNotUsable
+from app.engines.funasr.reading import check_file, read_bytes
 
 Known = TypeVar("Known", bound=msgspec.Struct)
 
@@ -28,8 +28,28 @@ _VERIFY: Final = "see `funspeech models verify`"
 _NESTED: Final = ("state_dict", "model_state_dict", "model")
 """Where the weights may be inside of a checkpoint: funasr 1.4.16, load_pretrained_model.py."""
 
+_MOST_OF_CONFIG: Final = 1_000_000
+_MOST_OF_NORMALISATION: Final = 16_000_000
+_MOST_OF_A_LIST: Final = 64_000_000
+"""Bytes of a file; the longest published list, of 471,067 tokens, has some 10 million."""
+_REASON_CHARS: Final = 200
+_NAME_CHARS: Final = 80
+_DAMAGED: Final = "it is damaged, or no checkpoint of PyTorch with nothing but weights in it"
+
 Ignored = Any
 """Of a key that only training knows."""
+
+# Sizes, several times those of the published models: what is beyond is a damaged file.
+Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+"""Channels between layers."""
+Hidden = Annotated[int, msgspec.Meta(ge=1, le=16_384)]
+"""Channels inside of a layer."""
+Heads = Annotated[int, msgspec.Meta(ge=1, le=256)]
+Blocks = Annotated[int, msgspec.Meta(ge=1, le=128)]
+Kernel = Annotated[int, msgspec.Meta(ge=1, le=255)]
+"""Places that a convolution sees."""
+Places = Annotated[int, msgspec.Meta(ge=0, le=255)]
+"""Of them, those on one side."""
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,16 +88,25 @@ class RowFrontend(AnyRowFrontend, frozen=True, kw_only=True):
 class Predictor(Strict, frozen=True, kw_only=True):
     """``predictor_conf`` of ``CifPredictorV2``."""
 
-    idim: int
-    l_order: int
-    r_order: int
+    idim: Width
+    l_order: Places
+    r_order: Places
     threshold: Annotated[float, msgspec.Meta(ge=1.0, le=1.0)] = 1.0
     smooth_factor: Annotated[float, msgspec.Meta(ge=1.0, le=1.0)] = 1.0
     noise_threshold: Annotated[float, msgspec.Meta(ge=0.0, le=0.0)] = 0.0
-    tail_threshold: float = 0.0
+    tail_threshold: Annotated[float, msgspec.Meta(ge=0.0, le=10.0)] = 0.0
     dropout: Ignored = None
     tf2torch_tensor_name_prefix_torch: Ignored = None
     tf2torch_tensor_name_prefix_tf: Ignored = None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only. Aliases stay shared; but ``<<`` copies what it names, and a few lines of
+    it would fill the memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("it has '<<', which no model's configuration needs")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -87,10 +116,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         EngineNotUsable: it is not there, or not YAML.
     """
     path = folder / "config.yaml"
+    text = read_text(path, _MOST_OF_CONFIG)
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
         raise unusable(path, error) from None
+    except Exception:
+        # Of values that are none (a date with a 99th month, a number of thousands of digits, lists
+        # a thousand levels deep) PyYAML lets all kinds through.
+        raise unusable(path, "it is YAML with a value that cannot be read") from None
     if not isinstance(found, dict):
         raise unusable(path, "it is not a table of settings")
     return found
@@ -105,8 +139,26 @@ def architecture(folder: Path, config: object, kind: type[Known]) -> Known:
     try:
         return msgspec.convert(config, kind)
     except msgspec.ValidationError as error:
-        where = folder / "config.yaml"
-        raise EngineNotUsable(f"{where} is not a model that FunSpeech knows: {error}") from None
+        raise unknown(folder, str(error)) from None
+
+
+def unknown(folder: Path, reason: str) -> EngineNotUsable:
+    """config.yaml is readable, but of a model that is not computed here."""
+    where = folder / "config.yaml"
+    text = reason[:_REASON_CHARS]
+    return EngineNotUsable(f"{where} is not a model that FunSpeech knows: {text}")
+
+
+def read_text(path: Path, most_bytes: int = _MOST_OF_A_LIST) -> str:
+    """A text file of a model.
+
+    Raises:
+        EngineNotUsable: it is not there, no plain file, larger than ``most_bytes``, or not UTF-8.
+    """
+    try:
+        return read_bytes(path, most_bytes).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise unusable(path, error) from None
 
 
 def read_tokens(folder: Path) -> list[str]:
@@ -117,8 +169,8 @@ def read_tokens(folder: Path) -> list[str]:
     """
     path = folder / "tokens.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[str])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return msgspec.json.decode(read_bytes(path, _MOST_OF_A_LIST), type=list[str])
+    except (OSError, ValueError) as error:
         raise unusable(path, error) from None
 
 
@@ -132,10 +184,10 @@ def read_normalisation(folder: Path, width: int) -> tuple[Tensor, Tensor] | None
     path = folder / "am.mvn"
     if not path.exists():
         return None
+    words = read_text(path, _MOST_OF_NORMALISATION).split()
     try:
-        words = path.read_text("utf-8").split()
         return _vector(words, "<AddShift>", width), _vector(words, "<Rescale>", width)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise unusable(path, error) from None
 
 
@@ -146,15 +198,10 @@ def load_weights(module: nn.Module, folder: Path) -> None:
         EngineNotUsable: it is not there, damaged, or of another architecture.
     """
     path = folder / "model.pt"
+    weights = _read_weights(path)
     try:
-        # Checkpoints from before torch 1.6 are no archives, and cannot be mapped.
-        mapped = zipfile.is_zipfile(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise unusable(path, error) from None
-    try:
-        missing, unexpected = module.load_state_dict(_unwrapped(weights), strict=False)
-    except (RuntimeError, TypeError, AttributeError) as error:  # shapes; not a table at all
+        missing, unexpected = module.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # shapes
         raise unusable(path, error) from None
     if missing or unexpected:
         raise EngineNotUsable(
@@ -163,23 +210,48 @@ def load_weights(module: nn.Module, folder: Path) -> None:
         )
 
 
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        check_file(path)
+        # Checkpoints from before torch 1.6 are no archives, and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+    except (OSError, ValueError) as error:
+        raise unusable(path, error) from None
+    try:
+        weights = _unwrapped(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+    except Exception:
+        # A damaged pickle may lead to anything; and torch's own text tells how to run its code.
+        raise unusable(path, _DAMAGED) from None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+    ):
+        raise unusable(path, _DAMAGED)
+    return weights
+
+
 def unusable(path: Path, reason: object) -> EngineNotUsable:
     """A file is missing or damaged, in one line."""
     if isinstance(reason, FileNotFoundError):
         return EngineNotUsable(f"{path} is missing; {_VERIFY}")
-    text = " ".join(str(reason).split())
-    return EngineNotUsable(f"{path} cannot be used ({text[:200]}); {_VERIFY}")
+    known = isinstance(reason, OSError) and reason.strerror
+    text = " ".join(str(known or reason)[:1000].split())
+    return EngineNotUsable(f"{path} cannot be used ({text[:_REASON_CHARS]}); {_VERIFY}")
 
 
 def _vector(words: list[str], name: str, width: int) -> Tensor:
     """``<AddShift> 560 560 <LearnRateCoef> 0 [ numbers ]``"""
     if name not in words:
         raise ValueError(f"it has no {name}")
-    begin = words.index("[", words.index(name)) + 1
-    numbers = np.array(words[begin : words.index("]", begin)], dtype=np.float32)
-    if numbers.shape != (width,) or not np.isfinite(numbers).all():
+    try:
+        begin = words.index("[", words.index(name)) + 1
+        numbers = np.array(words[begin : words.index("]", begin)], dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"{name} has no list of numbers") from None
+    if numbers.shape != (width,):
         raise ValueError(f"{name} has {numbers.size} numbers in place of {width}")
-    return torch.from_numpy(numbers)
+    if not (np.abs(numbers) < np.finfo(np.float32).max).all():
+        raise ValueError(f"{name} has numbers that are none, or too large")
+    return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _unwrapped(weights: Any) -> Any:
@@ -193,4 +265,4 @@ def _some(names: list[str]) -> str:
     if not names:
         return "nothing"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(name[:_NAME_CHARS] for name in names[:3]) + more

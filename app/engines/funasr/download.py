@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import msgspec
 
@@ -32,6 +32,7 @@ minute of silence, and a check of what is there already may take minutes on a sl
 _FILE_LIMIT_S: Final = 7 * 24 * 3600
 """For one file, at any speed; the client's own limit is an hour."""
 _REASON_CHARS: Final = 300
+_NONSENSE: Final = "the hub's file list makes no sense"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class Listed(msgspec.Struct, frozen=True):
     """A file as the hub lists it; ``sha256`` is None where it tells none."""
 
     path: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: str | None
 
 
@@ -105,13 +106,18 @@ def download(
                 raise DownloadFailed(f"nothing has come for {stall_s:.0f} s")
 
 
+def parts_of(path: Path) -> list[Path]:
+    """Where the client keeps what has come of a file (modelscope-hub 0.5, _download.py): in one
+    piece, which is always told, and in ranges of bytes, of which those that are there are."""
+    whole = path.with_name(f"{path.name}.incomplete")
+    return [whole, *path.parent.glob(f"{path.name}_[0-9]*_[0-9]*")]
+
+
 def bytes_there(folder: Path, file: Listed) -> int:
     """How much of a file is there: whole, or as the client keeps a part of it."""
     target = folder / file.path
-    parts = [target, target.with_name(f"{target.name}.incomplete")]
-    parts += target.parent.glob(f"{target.name}_[0-9]*_[0-9]*")
     found = 0
-    for part in parts:
+    for part in (target, *parts_of(target)):
         with contextlib.suppress(OSError):  # renamed meanwhile
             found += part.stat().st_size
     return min(found, file.size)
@@ -157,7 +163,10 @@ class _Answers:
             raise DownloadFailed("the process that downloads has died")
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            yield msgspec.json.decode(line, type=Answer)
+            try:
+                yield msgspec.json.decode(line, type=Answer)
+            except msgspec.DecodeError as error:
+                raise DownloadFailed(f"{_NONSENSE}: {error}") from None
 
 
 # The child
@@ -188,6 +197,8 @@ def _end_with_parent() -> NoReturn:
 
 def _fetch(request: Request, say: Callable[[Answer], None]) -> None:
     os.environ["MODELSCOPE_CACHE"] = request.cache  # it makes the folder, wherever that is
+    # Its number for this machine, and whatever else it keeps, would go into the home directory.
+    os.environ["MODELSCOPE_HOME"] = str(Path(request.cache) / ".modelscope-client")
     os.environ["TQDM_DISABLE"] = "1"
     os.environ["MODELSCOPE_LOG_LEVEL"] = "CRITICAL"
     os.environ["MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT"] = str(_FILE_LIMIT_S)
@@ -198,16 +209,20 @@ def _fetch(request: Request, say: Callable[[Answer], None]) -> None:
     with contextlib.suppress(Exception):  # it is only asked which of its two sites has the model
         api = HubApi(endpoint=api.resolve_endpoint_for_read(request.source))
     wanted = {*request.required, *request.extra}
-    files = [
-        Listed(entry.path, entry.size, entry.sha256)
-        for entry in api.list_repo_files(request.source, "model", revision=request.revision)
-        if entry.path in wanted and not entry.is_dir
-    ]
-    absent = set(request.required) - {file.path for file in files}
+    try:
+        found = {
+            entry.path: Listed(entry.path, entry.size, entry.sha256)
+            for entry in api.list_repo_files(request.source, "model", revision=request.revision)
+            if entry.path in wanted and not entry.is_dir
+        }
+    except (AttributeError, KeyError, TypeError) as error:  # the client takes the list as it comes
+        raise DownloadFailed(f"{_NONSENSE}: {error}") from None
+    files = tuple(found.values())  # each once
+    absent = set(request.required) - found.keys()
     if absent:
         names = ", ".join(sorted(absent))
         raise DownloadFailed(f"{request.source} at {request.revision} has no {names}")
-    say(Answer(files=tuple(files)))
+    say(Answer(files=files))
     api.download_repo(
         request.source,
         "model",
@@ -230,6 +245,8 @@ def _reason(error: BaseException) -> str:
         # The client's own texts for these are long, and name classes.
         if isinstance(cause, (ConnectionError, TimeoutError, socket.gaierror)) and cause.strerror:
             return f"no connection to the hub ({cause.strerror})"
+    if error.__cause__ is not None and not str(error).isascii():
+        return _reason(error.__cause__)  # after its retries the client says what failed in Chinese
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:_REASON_CHARS]
 

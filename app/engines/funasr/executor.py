@@ -135,7 +135,7 @@ class Forward(Protocol):
 class Executor:
     """``model`` for ``slots`` streams at a time, and a spare slot for filling a batch up.
 
-    ``most_rows``: streams in the largest batch, 0 for ``slots``. For one thread.
+    ``most_streams``: streams in the largest batch, 0 for ``slots``. For one thread.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Executor:
         normalisation: tuple[Tensor, Tensor] | None = None,
         device: str = "cpu",
         dtype: Dtype = "fp32",
-        most_rows: int = 0,
+        most_streams: int = 0,
     ) -> None:
         self.model = model.eval().to(device)
         self.chunking = chunking
@@ -176,8 +176,8 @@ class Executor:
         self._chunks = zeros(total, dtype=torch.long)
         # One for all blocks: fresh memory of this size costs more than what is copied into it.
         rows = self._ring_rows + chunking.span
-        self.most_rows = most_rows or slots
-        self._window = zeros(self.most_rows, rows, 2 * width, dtype=kind)
+        self.most_streams = most_streams or slots
+        self._window = zeros(self.most_streams, rows, 2 * width, dtype=kind)
         half = WIDTH // 2
         increment = torch.log(torch.tensor([_POSITION_BASE])) / (half - 1)
         self._scales = torch.exp(torch.arange(half) * -increment).to(device)
@@ -344,7 +344,7 @@ class EagerForward:
     @property
     def most_parts(self) -> int:
         """Parts in one call."""
-        return self._executor.most_rows
+        return self._executor.most_streams
 
     def __call__(self, parts: Sequence[Part]) -> list[Heard]:
         """One forward."""

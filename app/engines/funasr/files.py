@@ -4,12 +4,16 @@ A model is a plain folder in the folder of downloaded models, ``models/OWNER/NAM
 modelscope itself has made there, now or years ago, are used as they are. A start looks at presence
 and sizes only and, once a model is complete, never at the network; checksums are for
 ``funspeech models verify``.
+
+Links are followed for reading: caches are made of them, and a model may lie on another disk. Where
+a file has to be replaced, its link goes and what that leads to stays as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +24,11 @@ from typing import Final, Literal
 import structlog
 
 from app.core.errors import EngineNotUsable
+from app.core.paths import expanded
 from app.engines.funasr import catalogue, manifest
-from app.engines.funasr.download import DownloadFailed, Listed, Request, download
+from app.engines.funasr.download import DownloadFailed, Listed, Request, download, parts_of
 from app.engines.funasr.manifest import File, Manifest
+from app.engines.funasr.reading import size_of
 from app.engines.models import Advance, Model, ModelFiles, Pulled, Report, Verdict
 
 log = structlog.get_logger(__name__)
@@ -32,6 +38,7 @@ _ESSENTIAL: Final = ("config.yaml", "model.pt")
 _SPARE_BYTES: Final = 64 * 1024 * 1024
 """Room that a download leaves on the disk."""
 _MB: Final = 1_000_000
+_NAME_CHARS: Final = 80
 _PROGRESS_S: Final = 2.0
 _LOG_S: Final = 30.0
 _LOCK_POLL_S: Final = 0.5
@@ -96,38 +103,53 @@ def _candidates(model: Model, cache: Path) -> Iterator[Path]:
 
 
 def _look(model: Model, folder: Path) -> Place:
-    known = manifest.read(folder)
+    known = manifest.read(folder, _names(model))
     if known is not None:
-        faults = manifest.wrong_sizes(folder, known, model.files)
-        return Place(folder, "damaged" if faults else "complete", tuple(faults))
-    missing = [name for name in model.files if not _has_content(folder / name)]
+        faults = tuple(manifest.wrong_sizes(folder, known, model.files).values())
+        return Place(folder, "damaged" if faults else "complete", faults)
+    missing = [name for name in model.files if not size_of(folder / name)]
     if not missing:
         return Place(folder, "complete")
-    there = folder.is_dir() and any(folder.iterdir())
-    faults = [f"{name} is missing" for name in missing]
-    return Place(folder, "unfinished" if there else "absent", tuple(faults))
+    there = _has_entries(folder)
+    lacking = [f"{name} is missing" for name in missing]
+    return Place(folder, "unfinished" if there else "absent", tuple(lacking))
 
 
-def _has_content(path: Path) -> bool:
+def _names(model: Model) -> tuple[str, ...]:
+    return (*model.files, *model.extra_files)
+
+
+def _has_entries(folder: Path) -> bool:
     try:
-        return path.stat().st_size > 0
+        return any(folder.iterdir())
     except OSError:
         return False
 
 
 def _own_folder(model: str) -> Path:
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
+    folder = _folder_of(model)
+    if folder is None:
         names = ", ".join(entry.name for entry in catalogue.MODELS)
-        raise EngineNotUsable(f"there is no model and no folder {model!r}; the models are: {names}")
+        raise EngineNotUsable(
+            f"there is no model and no folder {model[:_NAME_CHARS]!r}; the models are: {names}"
+        )
     missing = _missing_from(folder)
     if missing:
         raise EngineNotUsable(f"the folder {folder} is no model: it has no {', no '.join(missing)}")
     return folder
 
 
+def _folder_of(model: str) -> Path | None:
+    """A folder of the owner's; None if there is none of that name."""
+    try:
+        folder = expanded(model)
+    except ValueError:
+        return None
+    return folder if os.path.isdir(folder) else None  # Path.is_dir would raise some errors
+
+
 def _missing_from(folder: Path) -> list[str]:
-    return [name for name in _ESSENTIAL if not _has_content(folder / name)]
+    return [name for name in _ESSENTIAL if not size_of(folder / name)]
 
 
 # Fetching
@@ -140,18 +162,20 @@ def _fetch(model: Model, cache: Path, report: Report, *, again: bool) -> Pulled:
         place = locate(model, cache)
         if place.state == "complete" and not again:
             return Pulled(place.folder, 0)  # another process has fetched it meanwhile
-        known = manifest.read(place.folder)
+        known = manifest.read(place.folder, _names(model))
         if known is not None and known.revision == model.revision:
             damaged = _damage(model, place.folder, known, report)
             if not damaged and place.state == "complete":
                 return Pulled(place.folder, 0)
-            for name in damaged:
-                (place.folder / name).unlink(missing_ok=True)
+            for name in damaged.keys() & known.files.keys():
+                _remove(model, place.folder / name)
         return _download(model, place.folder, cache, report)
 
 
 def _download(model: Model, folder: Path, cache: Path, report: Report) -> Pulled:
     folder.mkdir(parents=True, exist_ok=True)
+    for name in _names(model):
+        _make_way(model, folder / name)
     manifest.remove(folder)
     request = Request(
         source=model.source,
@@ -187,6 +211,24 @@ def _download(model: Model, folder: Path, cache: Path, report: Report) -> Pulled
     return Pulled(folder, sum(file.size for file in came))
 
 
+def _make_way(model: Model, path: Path) -> None:
+    """Take away what a file cannot come in the place of, and links that the client would write
+    through."""
+    if os.path.lexists(path) and size_of(path) is None:
+        _remove(model, path)
+    for part in parts_of(path):
+        if os.path.lexists(part) and (part.is_symlink() or size_of(part) is None):
+            _remove(model, part)
+
+
+def _remove(model: Model, path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        raise EngineNotUsable(
+            f"model {model.name} has a folder where a file belongs: {path}; move that folder away"
+        )
+    path.unlink(missing_ok=True)
+
+
 def _inode(path: Path) -> int:
     try:
         return path.stat().st_ino
@@ -211,7 +253,10 @@ def _is_whole(path: Path, size: int) -> bool:
 def _damage(model: Model, folder: Path, known: Manifest, report: Report) -> dict[str, str]:
     total = sum(file.size for file in known.files.values())
     return manifest.damage(
-        folder, known, lambda done: report(Advance(model.name, "checking", done, total))
+        folder,
+        known,
+        model.files,
+        lambda done: report(Advance(model.name, "checking", done, total)),
     )
 
 
@@ -251,14 +296,13 @@ def _told(progress: Callable[[str], None]) -> Report:
     logged: dict[str, float] = {}
 
     def report(advance: Advance) -> None:
-        now, mb = time.monotonic(), advance.done // _MB
+        now, mb, total = time.monotonic(), advance.done // _MB, advance.total // _MB
         if now - told.get(advance.doing, -_PROGRESS_S) >= _PROGRESS_S:
             told[advance.doing] = now
-            total = advance.total // _MB
             progress(f"{advance.doing} {advance.model}, {mb:,} of {total:,} MB")
         if now - logged.get(advance.doing, -_LOG_S) >= _LOG_S:
             logged[advance.doing] = now
-            log.info(f"model: {advance.doing}", model=advance.model, mb=mb)
+            log.info(f"model: {advance.doing}", model=advance.model, mb=mb, of_mb=total)
 
     return report
 
@@ -272,8 +316,8 @@ class _FunasrFiles:
     def models(self) -> Sequence[Model]:
         return catalogue.MODELS
 
-    def needed(self, settings: Mapping[str, object]) -> Sequence[str]:
-        return catalogue.needed(settings)
+    def needed(self, settings: Mapping[str, object], *, on_card: bool) -> Sequence[str]:
+        return catalogue.needed(settings, on_card=on_card)
 
     def inspect(self, model: str, cache: Path) -> Verdict:
         entry = catalogue.find(model)
@@ -287,8 +331,10 @@ class _FunasrFiles:
     def verify(self, model: str, cache: Path, report: Report) -> Verdict:
         found = self.inspect(model, cache)
         entry = catalogue.find(model)
-        known = manifest.read(found.folder) if found.folder is not None else None
-        if entry is None or found.folder is None or known is None:
+        if entry is None or found.folder is None:
+            return found
+        known = manifest.read(found.folder, _names(entry))
+        if known is None:
             return found
         faults = _damage(entry, found.folder, known, report).values()
         return Verdict(found.folder, tuple(faults), checked=True)
@@ -301,8 +347,8 @@ class _FunasrFiles:
 
 
 def _verdict_of_own(model: str) -> Verdict:
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
+    folder = _folder_of(model)
+    if folder is None:
         return Verdict(None, ("there is no model and no folder of this name",), checked=False)
     faults = tuple(f"{name} is missing" for name in _missing_from(folder))
     return Verdict(folder, faults, checked=False)

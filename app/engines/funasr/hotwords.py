@@ -34,7 +34,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.engines.funasr.checkpoint import unusable
+from app.engines.funasr.checkpoint import read_text
 from app.engines.funasr.tokens import GOES_ON, SPECIAL, is_latin
 
 log = structlog.get_logger(__name__)
@@ -87,10 +87,7 @@ def read_syllables(folder: Path) -> dict[str, list[str]]:
     path = folder / SYLLABLES_FILE
     if not path.exists():
         return {}
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise unusable(path, error) from None
+    lines = read_text(path).splitlines()
     entries = (line.split() for line in lines)
     return {entry[0]: entry[1:] for entry in entries if len(entry) > 1}
 

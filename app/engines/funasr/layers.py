@@ -1,4 +1,4 @@
-"""The layers of the streaming Paraformer, for many streams at once.
+"""SANM, FSMN and CIF: the layers of all these models, for many streams at once.
 
 Their parameters have the names of the published checkpoints, so ``load_state_dict`` takes those as
 they are. Nothing here knows of streams: what the past left comes in gathered, and goes out again as

@@ -3,6 +3,9 @@
 The sizes and SHA-256 sums are those of the hub's file list at the time of the download, or of what
 came where the list has none. The file is written last, so a folder that has it was complete once.
 Only ``funspeech`` writes it: folders that modelscope made have none.
+
+A folder may have come from somebody else, so what the manifest says is not trusted: only the
+model's own files are looked at, and no file that is damaged is touched but those.
 """
 
 from __future__ import annotations
@@ -10,20 +13,23 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from app.engines.funasr.reading import read_bytes, size_of
+
 NAME: Final = ".funspeech.json"
+_MOST_BYTES: Final = 1_000_000
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
 
 
 class File(msgspec.Struct, frozen=True):
     """One file: its size in bytes, and its SHA-256 in hexadecimal digits."""
 
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: str
 
 
@@ -35,12 +41,15 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, File]
 
 
-def read(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None if it has none, or none that can be read."""
+def read(folder: Path, names: Collection[str]) -> Manifest | None:
+    """The manifest of a folder, with those of its files that the model has (``names``); None if
+    there is none, or none that can be read."""
     try:
-        return msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
+        found = msgspec.json.decode(read_bytes(folder / NAME, _MOST_BYTES), type=Manifest)
+    except (OSError, ValueError):
         return None
+    files = {name: file for name, file in found.files.items() if name in names}
+    return Manifest(found.source, found.revision, files)
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -57,33 +66,34 @@ def remove(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def wrong_sizes(folder: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
-    """What is wrong with these files, one line each, by presence and size."""
-    faults = []
+def wrong_sizes(folder: Path, manifest: Manifest, names: Iterable[str]) -> dict[str, str]:
+    """What is wrong with these files by presence and size: a line by file."""
+    faults = {}
     for name in names:
-        if name not in manifest.files:
-            faults.append(f"{name} is missing")
-            continue
-        fault = _wrong_size(folder / name, name, manifest.files[name].size)
+        file = manifest.files.get(name)
+        fault = _wrong_size(folder / name, name, None if file is None else file.size)
         if fault:
-            faults.append(fault)
+            faults[name] = fault
     return faults
 
 
-def damage(folder: Path, manifest: Manifest, advance: Callable[[int], None]) -> dict[str, str]:
-    """What is wrong with the files by their checksums: a line by file. ``advance`` is told the
+def damage(
+    folder: Path, manifest: Manifest, names: Iterable[str], advance: Callable[[int], None]
+) -> dict[str, str]:
+    """The same by checksums, of these files and all that the manifest has. ``advance`` is told the
     bytes that have been read so far, every few milliseconds."""
-    faults = {}
+    faults = wrong_sizes(folder, manifest, dict.fromkeys((*names, *manifest.files)))
     before = 0
     for name, file in manifest.files.items():
-        fault = _wrong_size(folder / name, name, file.size)
-        if not fault and sha256(folder / name, lambda n, b=before: advance(b + n)) != file.sha256:  # type: ignore[misc]  # mypy cannot infer a default
-            fault = f"{name} is damaged: it is not what was downloaded"
-        if fault:
-            faults[name] = fault
+        if name not in faults and not _is_same(folder / name, file, advance, before):
+            faults[name] = f"{name} is damaged: it is not what was downloaded"
         before += file.size
         advance(before)
     return faults
+
+
+def _is_same(path: Path, file: File, advance: Callable[[int], None], before: int) -> bool:
+    return sha256(path, lambda done: advance(before + done)) == file.sha256
 
 
 def sha256(path: Path, advance: Callable[[int], None] = lambda done: None) -> str:
@@ -96,9 +106,11 @@ def sha256(path: Path, advance: Callable[[int], None] = lambda done: None) -> st
     return digest.hexdigest()
 
 
-def _wrong_size(path: Path, name: str, size: int) -> str:
-    try:
-        found = path.stat().st_size
-    except OSError:
-        return f"{name} is missing"
+def _wrong_size(path: Path, name: str, size: int | None) -> str:
+    """``size``: what it should have; None: that is not known."""
+    found = size_of(path)
+    if found is None:
+        return f"{name} is no plain file" if path.exists() else f"{name} is missing"
+    if size is None:
+        return f"{name} has no checksum"
     return "" if found == size else f"{name} has {found:,} bytes instead of {size:,}"

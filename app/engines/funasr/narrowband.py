@@ -50,7 +50,9 @@ class NarrowbandRouter:
     def _narrowed(self, segment: Segment) -> Segment:
         """At 8 kHz. A sample that is no number remains one, which the model refuses."""
         rate = self._capabilities.sample_rate
-        return Segment(soxr.resample(segment.samples, rate, NARROW_RATE), segment.options)
+        narrow = soxr.resample(segment.samples, rate, NARROW_RATE)
+        # Rounded up it could be a millisecond longer than the sentence, and so could its words.
+        return Segment(narrow[: segment.samples.size * NARROW_RATE // rate], segment.options)
 
 
 def _common(wide: OfflineCapabilities, narrow: OfflineCapabilities) -> OfflineCapabilities:

@@ -22,6 +22,7 @@ from app.engines.funasr.checkpoint import (
     read_config,
     read_normalisation,
     read_tokens,
+    unknown,
 )
 from app.engines.funasr.features import SAMPLE_RATE, STACK, STRIDE, WIDTH
 from app.engines.funasr.hotwords import read_syllables
@@ -152,13 +153,11 @@ def _rate_of(config: dict[str, Any]) -> int:
 def load_model(folder: Path, device: str, options: FunasrOptions) -> OfflineModel:
     """The model alone: as :func:`load_offline`."""
     config = read_config(folder)
-    loader = _LOADERS.get(str(config.get("model")))
+    name = config.get("model")
+    loader = _LOADERS.get(name) if isinstance(name, str) else None
     if loader is None:
-        known = ", ".join(_LOADERS)
-        raise EngineNotUsable(
-            f"{folder / 'config.yaml'} is not a model that FunSpeech knows: "
-            f"model is {config.get('model')}, in place of {known}"
-        )
+        found = repr(name[:80]) if isinstance(name, str) else "no name"
+        raise unknown(folder, f"model is {found}, in place of {', '.join(_LOADERS)}")
     return loader(folder, config, device, options.dtype)
 
 
@@ -194,10 +193,10 @@ def _seaco(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> S
     names = read_tokens(folder)
     width = known.encoder_conf.output_size
     if known.model_conf.inner_dim != width:
-        raise EngineNotUsable(
-            f"{folder / 'config.yaml'} is not a model that FunSpeech knows: "
-            f"inner_dim is {known.model_conf.inner_dim}, and the encoder's width {width}"
-        )
+        inner = known.model_conf.inner_dim
+        raise unknown(folder, f"inner_dim is {inner}, and the encoder's width {width}")
+    if known.model_conf.no_bias >= len(names):
+        raise unknown(folder, f"NO_BIAS is {known.model_conf.no_bias}, of {len(names)} tokens")
     network = SeacoNetwork(
         known.encoder_conf.size(WIDTH),
         known.decoder_conf.size(len(names), width),

@@ -7,11 +7,22 @@ that a variant that would be computed wrongly is refused.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-from app.engines.funasr.checkpoint import AnyRowFrontend, Ignored, RowFrontend, Strict
+from app.engines.funasr.checkpoint import (
+    AnyRowFrontend,
+    Blocks,
+    Heads,
+    Hidden,
+    Ignored,
+    Kernel,
+    Places,
+    RowFrontend,
+    Strict,
+    Width,
+)
 from app.engines.funasr.checkpoint import Predictor as PredictorConfig
 from app.engines.funasr.offline_layers import DecoderSize, EncoderSize
 
@@ -19,14 +30,14 @@ from app.engines.funasr.offline_layers import DecoderSize, EncoderSize
 class EncoderConfig(Strict, frozen=True, kw_only=True):
     """``encoder_conf``; defaults are FunASR's."""
 
-    output_size: int = 256
-    attention_heads: int = 4
-    linear_units: int = 2048
-    num_blocks: int = 6
-    tp_blocks: int | None = None
-    kernel_size: int = 11
-    sanm_shfit: int = 0
-    input_size: int | None = None
+    output_size: Width = 256
+    attention_heads: Heads = 4
+    linear_units: Hidden = 2048
+    num_blocks: Blocks = 6
+    tp_blocks: Blocks | None = None
+    kernel_size: Kernel = 11
+    sanm_shfit: Places = 0
+    input_size: Width | None = None
     input_layer: Literal["pe"] = "pe"
     pos_enc_class: Ignored = None
     normalize_before: Literal[True] = True
@@ -48,6 +59,11 @@ class EncoderConfig(Strict, frozen=True, kw_only=True):
     tf2torch_tensor_name_prefix_torch: Ignored = None
     tf2torch_tensor_name_prefix_tf: Ignored = None
 
+    def __post_init__(self) -> None:
+        if self.output_size % self.attention_heads:
+            raise ValueError("attention_heads must divide output_size")
+        _check_shift(self.sanm_shfit, self.kernel_size)
+
     def size(self, in_width: int) -> EncoderSize:
         """For inputs of ``in_width`` channels."""
         return EncoderSize(
@@ -65,12 +81,12 @@ class EncoderConfig(Strict, frozen=True, kw_only=True):
 class DecoderConfig(Strict, frozen=True, kw_only=True):
     """``decoder_conf`` of ``ParaformerSANMDecoder``; defaults are FunASR's."""
 
-    attention_heads: int = 4
-    linear_units: int = 2048
-    num_blocks: int = 6
-    att_layer_num: int = 6
-    kernel_size: int = 21
-    sanm_shfit: int = 0
+    attention_heads: Heads = 4
+    linear_units: Hidden = 2048
+    num_blocks: Blocks = 6
+    att_layer_num: Blocks = 6
+    kernel_size: Kernel = 21
+    sanm_shfit: Places = 0
     input_layer: Literal["embed"] = "embed"
     normalize_before: Literal[True] = True
     concat_after: Literal[False] = False
@@ -92,6 +108,7 @@ class DecoderConfig(Strict, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.num_blocks > self.att_layer_num:
             raise ValueError("blocks without attention are not known: num_blocks > att_layer_num")
+        _check_shift(self.sanm_shfit, self.kernel_size)
 
     def size(self, vocabulary: int, width: int) -> DecoderSize:
         """For so many tokens, behind an encoder of ``width`` channels."""
@@ -104,6 +121,16 @@ class DecoderConfig(Strict, frozen=True, kw_only=True):
             kernel=self.kernel_size,
             shift=self.sanm_shfit,
         )
+
+
+def _check_shift(shift: int, kernel: int) -> None:
+    if shift > kernel // 2:
+        raise ValueError("sanm_shfit must be half of kernel_size at most")
+
+
+def _check_heads(encoder: EncoderConfig, *decoders: DecoderConfig) -> None:
+    if any(encoder.output_size % decoder.attention_heads for decoder in decoders):
+        raise ValueError("the decoder's attention_heads must divide the encoder's output_size")
 
 
 class SenseVoiceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,26 +156,32 @@ class ParaformerConfig(msgspec.Struct, frozen=True, kw_only=True):
     frontend: Literal["WavFrontend"]
     frontend_conf: AnyRowFrontend
 
+    def __post_init__(self) -> None:
+        _check_heads(self.encoder_conf, self.decoder_conf)
+
+
+Factor = Annotated[float, msgspec.Meta(ge=0.0, le=100.0)]
+
 
 class TimedPredictorConfig(PredictorConfig, frozen=True, kw_only=True):
     """``predictor_conf`` of ``CifPredictorV3``: a second head tells the times of the tokens, for
     ``upsample_times`` parts of each row."""
 
-    upsample_times: int
+    upsample_times: Annotated[int, msgspec.Meta(ge=1, le=64)]
     upsample_type: Literal["cnn_blstm"]
     use_cif1_cnn: bool = True
-    smooth_factor2: float = 1.0
-    noise_threshold2: float = 0.0
+    smooth_factor2: Factor = 1.0
+    noise_threshold2: Factor = 0.0
     tail_mask: Literal[True] = True
 
 
 class SeacoModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``model_conf`` of SeACo Paraformer. ``no_bias``: the token that stands for "no hotword"."""
 
-    inner_dim: int = 256
+    inner_dim: Width = 256
     bias_encoder_type: Literal["lstm"] = "lstm"
     bias_encoder_bid: Literal[False] = False
-    no_bias: int = msgspec.field(default=8377, name="NO_BIAS")
+    no_bias: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(default=8377, name="NO_BIAS")
 
 
 class SeacoConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,13 +200,16 @@ class SeacoConfig(msgspec.Struct, frozen=True, kw_only=True):
     frontend: Literal["WavFrontend"]
     frontend_conf: RowFrontend
 
+    def __post_init__(self) -> None:
+        _check_heads(self.encoder_conf, self.decoder_conf, self.seaco_decoder_conf)
+
 
 class PunctuationModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``model_conf`` of ct-punc. ``sentence_end_id``: the mark that ends a sentence."""
 
     punc_list: list[str]
-    embed_unit: int = 128
-    att_unit: int = 256
+    embed_unit: Width = 128
+    att_unit: Ignored = None
     sentence_end_id: int = 3
 
     def __post_init__(self) -> None:

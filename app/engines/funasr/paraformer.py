@@ -28,12 +28,9 @@ from app.engines.funasr.offline_layers import (
     integrate,
     rows_there,
 )
-from app.engines.funasr.tokens import TokenList
+from app.engines.funasr.times import ROW_MS
+from app.engines.funasr.tokens import LANGUAGES, NO_TEXT, TokenList
 
-LANGUAGES: Final = ("zh", "en")
-NO_TEXT: Final = frozenset({0, 1, 2})
-"""Blank, begin and end of a sentence."""
-_ROW_MS: Final = 60
 _EARLY_ROWS: Final = 1.5
 """A token is spoken from so long before the row in which it is complete (funasr,
 ts_prediction_lfr6_standard)."""
@@ -189,6 +186,6 @@ def timed(ids: Sequence[int], peaks: Sequence[int], length_ms: int) -> Spoken:
             continue
         last = min(end, begin + _LONGEST_ROWS)
         spoken.ids.append(token)
-        spoken.begins_ms.append(min(int(begin * _ROW_MS), length_ms))
-        spoken.ends_ms.append(min(int(last * _ROW_MS), length_ms))
+        spoken.begins_ms.append(min(int(begin * ROW_MS), length_ms))
+        spoken.ends_ms.append(min(int(last * ROW_MS), length_ms))
     return spoken

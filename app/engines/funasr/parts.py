@@ -25,12 +25,14 @@ from app.engines.funasr.narrowband import NARROW_RATE, NarrowbandRouter
 from app.engines.funasr.offline import check_rate, load_offline
 from app.engines.funasr.punctuation import load_punctuator
 from app.engines.funasr.recognizer import load_streaming
-from app.engines.funasr.settings import FunasrOptions, ModelRole
+from app.engines.funasr.settings import NONE, FunasrOptions, ModelRole
 from app.engines.funasr.vad import load_detector
 
 _RECOGNIZERS: Final[tuple[ModelRole, ...]] = ("streaming", "offline")
 
 _RATES: Final[dict[ModelRole, int]] = {"offline": 16_000, "offline 8 kHz": NARROW_RATE}
+
+_MOST_THREADS: Final = 8
 
 _STEP_MS: Final = 600
 """Of a replica without a streaming model: nothing is stepped, so this is for form's sake."""
@@ -47,8 +49,9 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
     device = _device(wanted)
     options.check_device(device)
     if not options.threads:
-        options = replace(options, threads=max(1, usable_cores() // max(1, options.replicas)))
+        options = replace(options, threads=_threads(usable_cores(), options.replicas))
     models = options.models(on_card=device != "cpu")
+    _check_recognizers(models, options)
     _check_rates(models)
     folders = {
         role: ensure(model, cache=options.cache, offline=options.offline, progress=progress)
@@ -81,6 +84,17 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
     )
 
 
+def _check_recognizers(models: Mapping[ModelRole, str], options: FunasrOptions) -> None:
+    if any(role in models for role in _RECOGNIZERS):
+        return
+    names = {"realtime": "FUNASR_STREAMING_MODEL is", "offline": "FUNASR_OFFLINE_MODEL is"}
+    both = "FUNASR_STREAMING_MODEL and FUNASR_OFFLINE_MODEL are"
+    raise EngineNotUsable(
+        f"nothing would recognise speech: {names.get(options.mode, both)} {NONE}, and "
+        f"ASR_MODEL_MODE is {options.mode}"
+    )
+
+
 def _check_rates(models: Mapping[ModelRole, str]) -> None:
     """Of models in the catalogue: before they are downloaded. Of folders: ``load_offline``."""
     if "offline 8 kHz" in models and "offline" not in models:
@@ -92,6 +106,13 @@ def _check_rates(models: Mapping[ModelRole, str]) -> None:
         entry = find(models[role]) if role in models else None
         if entry is not None and entry.sample_rate is not None:
             check_rate(f"model {entry.name}", entry.sample_rate, rate)
+
+
+def _threads(cores: int, replicas: int) -> int:
+    """Of a step, on a CPU: all but one of a replica's share of the cores, because threads that wait
+    for one whose core the rest of the server has are slower than fewer threads (two on two busy
+    cores took twice the time of one: docs/benchmarks.md); at most 8, for want of work for more."""
+    return max(1, min(_MOST_THREADS, cores // max(1, replicas) - 1))
 
 
 def _device(wanted: str) -> str:

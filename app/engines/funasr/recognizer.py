@@ -28,9 +28,7 @@ from app.engines.funasr.hotwords import Automata, Search, Weighted, read_syllabl
 from app.engines.funasr.settings import FunasrOptions
 from app.engines.funasr.streaming import load_model
 from app.engines.funasr.times import TokenClock
-from app.engines.funasr.tokens import TokenList
-
-LANGUAGES: Final = ("zh", "en")
+from app.engines.funasr.tokens import LANGUAGES, NO_TEXT, TokenList
 
 CHUNKINGS: Final = {600: Chunking(10, 5), 480: Chunking(8, 4), 300: Chunking(5, 5)}
 """By the milliseconds of a chunk; FunASR's chunk_size [0, 10, 5], [0, 8, 4] and [0, 5, 5]."""
@@ -39,9 +37,6 @@ _SLOTS_ON_CPU: Final = 256
 _MOST_SLOTS: Final = 2048
 _SHARE_FOR_SLOTS: Final = 0.5
 """Of a card's memory that is free once the model is there; the second pass wants some, too."""
-
-_MARKS: Final = 3
-"""The first token ids are blank, begin and end of a sentence: no text."""
 
 _NOTHING: Final = np.empty(0, np.float32)
 
@@ -71,7 +66,7 @@ class _Stream:
         """Add what a forward gave."""
         self.margin = min(self.margin, heard.margin)
         times = self.clock.chunk(heard.shares, len(heard.ids)) if self.clock else []
-        kept = [i for i, token in enumerate(heard.ids) if token >= _MARKS]
+        kept = [i for i, token in enumerate(heard.ids) if token not in NO_TEXT]
         if self.search is not None and heard.choices is not None:
             self.ids = self.search.take(heard.choices.ids[kept], heard.choices.scores[kept])
         else:
@@ -311,7 +306,7 @@ def load_streaming(
     chunking = CHUNKINGS[options.chunk_ms]
     on_cpu = device == "cpu"
 
-    def executor_of(slots: int, most_rows: int) -> Executor:
+    def executor_of(slots: int, most_streams: int) -> Executor:
         return Executor(
             model,
             slots,
@@ -319,7 +314,7 @@ def load_streaming(
             normalisation=normalisation,
             device=device,
             dtype=options.dtype,
-            most_rows=most_rows,
+            most_streams=most_streams,
         )
 
     slots = options.slots or (

@@ -34,14 +34,14 @@ from app.engines.funasr.offline_layers import (
     rows_there,
 )
 from app.engines.funasr.paraformer import (
-    NO_TEXT,
     Heard,
     Paraformer,
     ParaformerNetwork,
     PredictorSize,
     Spoken,
 )
-from app.engines.funasr.tokens import TokenList
+from app.engines.funasr.times import ROW_MS
+from app.engines.funasr.tokens import NO_TEXT, TokenList
 
 _BEGIN: Final = 1
 """The token of which "no hotword" consists."""
@@ -49,7 +49,6 @@ _MOST_HOTWORDS: Final = 50
 """Of more, only the best fitting ones are looked at closely."""
 _FILTER_BLOCK: Final = 5
 """The block whose attention tells which fit."""
-_ROW_MS: Final = 60
 _EARLY_PARTS: Final = 1.5
 _LONGEST_PARTS: Final = 12
 _SILENT_PARTS: Final = 5
@@ -239,7 +238,7 @@ class Seaco(Paraformer):
 
     def _timed(self, ids: Sequence[int], weights: Sequence[float], length_ms: int) -> Spoken:
         text = [token for token in ids if token not in NO_TEXT]
-        part_ms = _ROW_MS / self._seaco.predictor.config.upsample_times
+        part_ms = ROW_MS / self._seaco.predictor.config.upsample_times
         spans = spans_of(weights, len(text))
         begins = [min(max(int(begin * part_ms), 0), length_ms) for begin, _ in spans]
         ends = [min(max(int(end * part_ms), 0), length_ms) for _, end in spans]

@@ -20,6 +20,7 @@ from app.core.speech import RecognitionOptions, Word
 from app.engines.base import Hypothesis, OfflineCapabilities
 from app.engines.funasr.offline_features import WholeFeatures, padded
 from app.engines.funasr.offline_layers import EncoderSize, WholeEncoder, rows_there
+from app.engines.funasr.times import ROW_MS
 from app.engines.funasr.tokens import PieceList, read_tags
 
 LANGUAGES: Final = ("zh", "en", "yue", "ja", "ko")
@@ -32,7 +33,6 @@ _WITHOUT_FIGURES: Final = 15
 _QUERIES: Final = 4
 _QUERY_KINDS: Final = 16
 _BLANK: Final = 0
-_ROW_MS: Final = 60
 _EARLY_MS: Final = 30
 """A token begins half a row before the row in which it is heard (funasr, output_timestamp)."""
 _ROWS_AT_ONCE: Final = 1024
@@ -68,7 +68,7 @@ class SenseVoiceNetwork(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class TokenPath:
     """The tokens of an input, without repetitions and blanks, and the rows in which each is heard:
     ``[begin, end)``, counted from the first query."""
 
@@ -119,7 +119,7 @@ class SenseVoice:
 
     def paths(
         self, samples: Sequence[Float32], options: Sequence[RecognitionOptions]
-    ) -> list[Path | Exception]:
+    ) -> list[TokenPath | Exception]:
         """The tokens of each input, tags among them."""
         audio, length = padded(samples, self._device)
         features, rows = self._features(audio, length)
@@ -132,7 +132,9 @@ class SenseVoice:
             for part, good in zip(ids.cpu().split(sizes), sound, strict=True)
         ]
 
-    def _hypothesis(self, path: Path, length_ms: int, options: RecognitionOptions) -> Hypothesis:
+    def _hypothesis(
+        self, path: TokenPath, length_ms: int, options: RecognitionOptions
+    ) -> Hypothesis:
         tags = [self._pieces.tag(token) for token in path.ids]
         spoken = [place for place, tag in enumerate(tags) if tag is None]
         ids = [path.ids[place] for place in spoken]
@@ -171,8 +173,8 @@ def _wants_figures(options: RecognitionOptions) -> bool:
     return options.punctuation and options.inverse_text_normalization
 
 
-def _collapsed(best: Sequence[int]) -> Path:
-    path = Path([], [], [])
+def _collapsed(best: Sequence[int]) -> TokenPath:
+    path = TokenPath([], [], [])
     before = _BLANK
     for row, token in enumerate(best):
         if token != _BLANK and token == before:
@@ -188,4 +190,4 @@ def _collapsed(best: Sequence[int]) -> Path:
 def _time(row: int, length_ms: int) -> int:
     """In ms from the beginning of the audio, for a border that is ``row`` rows after the first
     query."""
-    return min(max((row - _QUERIES) * _ROW_MS - _EARLY_MS, 0), length_ms)
+    return min(max((row - _QUERIES) * ROW_MS - _EARLY_MS, 0), length_ms)

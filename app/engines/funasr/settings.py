@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from app.core.errors import EngineNotUsable
+from app.core.paths import expanded
 
 Dtype = Literal["fp32", "bf16", "fp16", "int8"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -84,7 +85,10 @@ class FunasrOptions:
             for field, name in _NAMES.items()
             if settings.get(name) is not None
         }
-        found["cache"] = Path(str(found.get("cache", cls().cache))).expanduser()
+        try:
+            found["cache"] = expanded(str(found.get("cache", cls().cache)))
+        except ValueError as error:
+            raise EngineNotUsable(f"MODELSCOPE_CACHE: {error}") from None
         try:
             # Not strict: a chunk's length is a text among the settings.
             return msgspec.convert(found, cls, strict=False)

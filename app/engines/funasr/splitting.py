@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from app.engines.funasr.checkpoint import unusable
+from app.engines.funasr.checkpoint import read_text
 
 WORDS_FILE: Final = "jieba_usr_dict"
 _ENGLISH: Final = re.compile(r"[a-zA-Z']+")
@@ -101,11 +101,7 @@ def read_words(folder: Path) -> WordList | None:
     path = folder / WORDS_FILE
     if not path.exists():
         return None
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise unusable(path, error) from None
-    matches = (_ENTRY.fullmatch(line.strip()) for line in lines)
+    matches = (_ENTRY.fullmatch(line.strip()) for line in read_text(path).splitlines())
     return WordList((match[1], int(match[2] or 1)) for match in matches if match)
 
 

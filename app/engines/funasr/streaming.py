@@ -36,11 +36,11 @@ TORCH_DTYPES: Final = {
 
 
 class _Encoder(checkpoint.Strict, frozen=True, kw_only=True):
-    output_size: int
-    attention_heads: int
-    linear_units: int
-    num_blocks: int
-    kernel_size: int
+    output_size: checkpoint.Width
+    attention_heads: checkpoint.Heads
+    linear_units: checkpoint.Hidden
+    num_blocks: checkpoint.Blocks
+    kernel_size: checkpoint.Kernel
     input_layer: Literal["pe_online"]
     pos_enc_class: Literal["SinusoidalPositionEncoder"] = "SinusoidalPositionEncoder"
     normalize_before: bool = True
@@ -67,12 +67,12 @@ class _Encoder(checkpoint.Strict, frozen=True, kw_only=True):
 
 
 class _Decoder(checkpoint.Strict, frozen=True, kw_only=True):
-    attention_heads: int
-    linear_units: int
-    num_blocks: int
-    att_layer_num: int
-    kernel_size: int
-    sanm_shfit: int
+    attention_heads: checkpoint.Heads
+    linear_units: checkpoint.Hidden
+    num_blocks: checkpoint.Blocks
+    att_layer_num: checkpoint.Blocks
+    kernel_size: checkpoint.Kernel
+    sanm_shfit: checkpoint.Places
     input_layer: Literal["embed"] = "embed"
     dropout_rate: checkpoint.Ignored = None
     positional_dropout_rate: checkpoint.Ignored = None
@@ -104,6 +104,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.predictor_conf.idim != self.encoder_conf.output_size:
             raise ValueError("predictor_conf.idim must be encoder_conf.output_size")
+        if self.encoder_conf.output_size % self.decoder_conf.attention_heads:
+            raise ValueError("the decoder's attention_heads must divide the encoder's output_size")
 
 
 class Encoder(nn.Module):

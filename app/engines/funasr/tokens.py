@@ -13,14 +13,19 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from app.core.errors import EngineNotUsable
 from app.engines.funasr.checkpoint import read_tokens, unusable
+from app.engines.funasr.reading import check_file
 
 SENTENCEPIECE_FILE: Final = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 GOES_ON: Final = "@@"
 """After a token whose word goes on with the next one."""
+LANGUAGES: Final = ("zh", "en")
+"""Of the models with a token list, all of which are Paraformers."""
+NO_TEXT: Final = frozenset({0, 1, 2})
+"""Ids of a token list's blank, begin and end of a sentence."""
 _NEW_WORD: Final = "▁"
 SPECIAL: Final = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>", "<pad>"})
 """Tokens that are no text."""
@@ -35,20 +40,6 @@ class SpelledWord:
     text: str
     first: int
     last: int
-
-
-class Vocabulary(Protocol):
-    """What a recogniser needs to know of its tokens. Any thread."""
-
-    def __len__(self) -> int: ...
-
-    def words(self, ids: Sequence[int]) -> list[SpelledWord]:
-        """The words that these tokens spell, in order, without punctuation."""
-        ...
-
-    def text(self, ids: Sequence[int]) -> str:
-        """What these tokens spell."""
-        ...
 
 
 class TokenList:
@@ -159,8 +150,9 @@ def read_pieces(folder: Path) -> PieceList:
         raise EngineNotUsable(f"the FunASR engine needs sentencepiece: {error}") from error
     processor: Any = SentencePieceProcessor()
     try:
+        check_file(model)
         processor.load(str(model))
-    except (OSError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise unusable(model, error) from None
     return PieceList([processor.id_to_piece(token) for token in range(len(processor))])
 

@@ -28,8 +28,12 @@ from app.audio.pcm import Float32
 from app.engines.base import Progress
 from app.engines.funasr.background import Background
 from app.engines.funasr.checkpoint import (
+    Blocks,
     Frontend,
+    Hidden,
+    Kernel,
     Strict,
+    Width,
     architecture,
     load_weights,
     read_config,
@@ -59,16 +63,16 @@ class NetworkConfig(Strict, frozen=True, kw_only=True):
     """``encoder_conf`` of ``FSMN``: channels of the layers, and the frames that a memory has."""
 
     input_dim: Literal[400]
-    input_affine_dim: int
-    fsmn_layers: int
-    linear_dim: int
-    proj_dim: int
-    lorder: int
+    input_affine_dim: Hidden
+    fsmn_layers: Blocks
+    linear_dim: Width
+    proj_dim: Width
+    lorder: Kernel
     rorder: Literal[0]
     lstride: Literal[1]
     rstride: int
-    output_affine_dim: int
-    output_dim: int
+    output_affine_dim: Hidden
+    output_dim: Hidden
     use_softmax: Literal[True] = True
 
 
@@ -87,6 +91,11 @@ class VadConfig(msgspec.Struct, frozen=True, kw_only=True):
     encoder_conf: NetworkConfig
     frontend: Literal["WavFrontendOnline"]
     frontend_conf: VadFrontend
+
+    def __post_init__(self) -> None:
+        silent = self.model_conf.sil_pdf_ids
+        if not silent or not all(0 <= pdf < self.encoder_conf.output_dim for pdf in silent):
+            raise ValueError("sil_pdf_ids must be outputs of the encoder")
 
 
 class _Wrapped(nn.Module):

@@ -165,6 +165,7 @@ SYNTHESIZER = SynthesizerCapabilities(
 class FakePool:
     def __init__(self) -> None:
         self.down: set[str] = set()
+        self.recognizer = RECOGNIZER
 
     roles = ("asr", "tts")
 
@@ -182,10 +183,13 @@ class FakePool:
                 device="cpu" if running else "",
                 active=index,
                 capacity=4 if running else 0,
-                capabilities=(RECOGNIZER if role == "asr" else SYNTHESIZER) if running else None,
+                capabilities=self._capabilities(role) if running else None,
             )
             for index in range(2)
         ]
+
+    def _capabilities(self, role: str) -> RecognizerCapabilities | SynthesizerCapabilities:
+        return self.recognizer if role == "asr" else SYNTHESIZER
 
 
 class FakeVoices:

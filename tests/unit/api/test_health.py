@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import Mock
 
+import msgspec
+
 from app import __version__
 from app.api.drain import Drain
 
@@ -106,6 +108,13 @@ async def test_models(world: Any) -> None:
         "asr_model_mode": "all",
     }
     assert (none["models"], none["loaded_count"]) == ([], 0)
+
+
+async def test_an_engine_without_interim_results_is_not_for_real_time(world: Any) -> None:
+    world.pool.recognizer = msgspec.structs.replace(world.pool.recognizer, partials=False)
+    async with world.client() as client:
+        body = (await client.get("/stream/v1/asr/models")).json()
+    assert body["models"][0]["supports_realtime"] is False
 
 
 async def test_voices(world: Any) -> None:

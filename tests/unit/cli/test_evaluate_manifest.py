@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -129,3 +130,31 @@ def test_nothing_to_stream(name: str, content: bytes | None, reason: str, tmp_pa
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match="has no clips"):
         read_manifest(tmp_path)
+
+
+def test_names_and_lines_that_nothing_can_be_do_not_stop_the_others(folder: Path) -> None:
+    path = lines(
+        folder / "m.jsonl",
+        {"audio": "x" * 300 + ".wav"},
+        {"audio": "nul\0.wav"},
+        '{"audio": "a.wav", "more": ' + "[" * 100_000,
+        '{"audio": "a.wav", "id": ' + "9" * 5000 + "}",
+        {"audio": "a.wav"},
+    )
+    found = read_manifest(path)
+    assert found.clips == [Clip("a.wav", folder / "a.wav", None)]
+    assert len(found.faults) == 4
+
+
+def test_a_label_that_cannot_be_read_does_not_stop_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a.txt").write_text("hello")
+
+    def refused(path: Path, encoding: str) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    found = read_manifest(folder)
+    assert [clip.id for clip in found.clips] == ["b.mp3"]
+    assert list(found.faults) == [f"{folder / 'a.txt'}: Permission denied"]

@@ -112,6 +112,20 @@ def test_config_cannot_be_changed() -> None:
             "/no/such.pem",
             "SSL_CERTFILE: must name a file that exists, got '/no/such.pem'",
         ),
+        *(
+            (
+                name,
+                "~nobody-of-this-name/x",
+                f"{name}: must be a path, and ~nobody-of-this-name is no home directory here, "
+                "got '~nobody-of-this-name/x'",
+            )
+            for name in ("MODELSCOPE_CACHE", "DATA_DIR", "VOICES_DIR", "LOG_FILE", "SSL_KEYFILE")
+        ),
+        (
+            "SSL_CERTFILE",
+            "x" * 5000,
+            f"SSL_CERTFILE: must be a path, and this is longer than one can be, got '{'x' * 80}'",
+        ),
     ],
 )
 def test_malformed_value_stops_the_start_with_one_line(name: str, value: str, says: str) -> None:
@@ -119,6 +133,20 @@ def test_malformed_value_stops_the_start_with_one_line(name: str, value: str, sa
         read({name: value})
     assert str(caught.value).lower() == says.lower()
     assert str(caught.value).startswith(says.split(" got ")[0])
+
+
+def test_a_user_without_a_home_directory_has_to_set_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(path: Path) -> Path:
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", none)
+    with pytest.raises(ConfigError, match=r"^MODELSCOPE_CACHE: must be a path, and ~ is no home"):
+        read({})
+    assert read({"MODELSCOPE_CACHE": "/cache"}).modelscope_cache == Path("/cache")
 
 
 def test_certificate_needs_its_key(tmp_path: Path) -> None:
@@ -241,6 +269,15 @@ def test_unknown_names_warn(tmp_path: Path) -> None:
         "ASR_DEVICES in the environment is not a setting",
         "WORKER in the environment is not a setting; did you mean WORKERS?",
     )
+
+
+def test_a_variable_of_a_library_is_for_the_environment(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("HOST=127.0.0.1\nMODELSCOPE_ENDPOINT=https://mirror.example\n")
+    told = f"MODELSCOPE_ENDPOINT in {env_file} is not read there; set it in the environment"
+    assert load(env_file, {}).warnings == (told,)
+    there = {"HOST": "127.0.0.1", "MODELSCOPE_ENDPOINT": "https://mirror.example"}
+    assert load(None, there).warnings == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5"])

@@ -57,6 +57,24 @@ def test_one_model_of_those_that_are_needed_is_not_enough(config: Config) -> Non
     assert registry.choose("auto", "asr", offline_only.engine_settings) == "funasr"
 
 
+def test_a_cpu_is_complete_without_the_vad_of_cards(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start on a CPU does not fetch it, and the next one takes the same engine."""
+    put_models(config.modelscope_cache)
+    (vad,) = (model for model in MODELS if model.name == "fsmn-vad")
+    (config.modelscope_cache / "models" / vad.source / "model.pt").unlink()
+    assert registry.choose("auto", "asr", config.engine_settings) == "funasr"
+    assert registry.advice("embedded", "asr", config.engine_settings) == "ASR_ENGINE=funasr"
+    settings = config.engine_settings("funasr")
+    assert registry.absent_models("funasr", settings, on_card=True) == ["fsmn-vad"]
+    monkeypatch.setattr(registry, "has_nvidia_card", lambda: True)
+    lacking = "funspeech models pull, then ASR_ENGINE=funasr"
+    assert registry.advice("embedded", "asr", config.engine_settings) == lacking
+    on_cpu = registry.advice("embedded", "asr", config.engine_settings, ["cpu"])
+    assert on_cpu == "ASR_ENGINE=funasr"
+
+
 def test_a_card_is_reason_enough(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "has_nvidia_card", lambda: True)
     choose = registry.choose
@@ -93,6 +111,8 @@ def test_what_is_not_installed_is_advised_with_its_command(
     advice = registry.advice("embedded", "asr", config.engine_settings)
     install, pull, use = advice.split(", then ")
     assert install == registry.how_to_install("funasr")
+    # torch comes first, and not by one command for all machines.
+    assert "docs/models.md" in install and "Dockerfile.funasr" in install and "pip" not in install
     assert (pull, use) == ("funspeech models pull", "ASR_ENGINE=funasr")
 
 
@@ -101,7 +121,7 @@ def test_an_engine_without_models_needs_none() -> None:
         raise AssertionError(f"{name}'s settings are nobody's business")
 
     assert registry.model_files("embedded") is None
-    assert registry.absent_models("embedded", {}) == []
+    assert registry.absent_models("embedded", {}, on_card=False) == []
     assert registry.choose("embedded", "asr", settings) == "embedded"
     assert registry.advice("embedded", "tts", settings) == ""
 

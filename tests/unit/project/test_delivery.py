@@ -184,8 +184,12 @@ def test_cited_documents_are_in_the_repository() -> None:
 # --- Docker ----------------------------------------------------------------------------------
 
 
-DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
-SERVICES = {"funspeech": "Dockerfile", "funspeech-gpu": "Dockerfile.gpu"}
+DOCKERFILES = ("Dockerfile", "Dockerfile.funasr")
+SERVICES = {
+    "funspeech": "Dockerfile",
+    "funspeech-gpu": "Dockerfile.funasr",
+    "funspeech-cpu": "Dockerfile.funasr",
+}
 
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:
@@ -248,21 +252,25 @@ def test_what_the_image_copies_is_there_and_not_ignored(dockerfile: str) -> None
             assert kept, f"{source} is left out by .dockerignore"
 
 
-def test_the_gpu_image_has_the_torch_that_is_tested() -> None:
+def test_the_funasr_image_has_the_torch_that_is_tested() -> None:
     tested = re.search(r"^TORCH \?= (\S+)$", read("Makefile"), re.MULTILINE)
     assert tested is not None
-    assert arguments("ARG", "Dockerfile.gpu") == [f"TORCH={tested[1]}"]
+    assert arguments("ARG", "Dockerfile.funasr") == [f"TORCH={tested[1]}"]
     # Before the sources come in, so that a change of them does not fetch gigabytes again.
-    order = [name for name, _ in instructions("Dockerfile.gpu")]
+    order = [name for name, _ in instructions("Dockerfile.funasr")]
     assert order.index("ARG") < order.index("COPY")
-    (install,) = [run for run in arguments("RUN", "Dockerfile.gpu") if "-c constraints.txt" in run]
+    runs = arguments("RUN", "Dockerfile.funasr")
+    (install,) = [run for run in runs if "-c constraints.txt" in run]
     assert "'.[embedded,funasr]'" in install
+    # For CPUs: the same with another torch. Each text that tells how has the version of the build.
+    for name in ("Dockerfile.funasr", "docker-compose.yml", *READMES):
+        assert f'--build-arg TORCH="{tested[1]} --index-url …"' in read(name)
 
 
-def test_the_gpu_image_takes_funasr_and_keeps_its_models() -> None:
-    (environment,) = arguments("ENV", "Dockerfile.gpu")
+def test_the_funasr_image_takes_funasr_and_keeps_its_models() -> None:
+    (environment,) = arguments("ENV", "Dockerfile.funasr")
     assert "ASR_ENGINE=funasr" in environment.split()
-    (volumes,) = arguments("VOLUME", "Dockerfile.gpu")
+    (volumes,) = arguments("VOLUME", "Dockerfile.funasr")
     assert "/home/funspeech/.cache/modelscope" in json.loads(volumes)
 
 
@@ -277,12 +285,23 @@ def service(name: str) -> dict[str, Any]:
 def test_compose_starts_one_service_unless_the_other_is_named() -> None:
     assert "profiles" not in service("funspeech")
     assert service("funspeech-gpu")["profiles"] == ["gpu"]
+    assert service("funspeech-cpu")["profiles"] == ["cpu"]
+
+
+def test_compose_overrules_a_copied_env_example() -> None:
+    """It says ASR_ENGINE=auto, and the folder of models of a run without Docker."""
+    for name in SERVICES:
+        volumes = dict(volume.split(":") for volume in service(name)["volumes"])
+        pinned = service(name)["environment"]["MODELSCOPE_CACHE"]
+        assert pinned == volumes["~/.cache/modelscope"]
+        engine = service(name)["environment"].get("ASR_ENGINE")
+        assert engine == ("funasr" if SERVICES[name] == "Dockerfile.funasr" else None)
 
 
 def test_compose_reserves_the_cards() -> None:
     (devices,) = service("funspeech-gpu")["deploy"]["resources"]["reservations"]["devices"]
     assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert "deploy" not in service("funspeech")
+    assert "deploy" not in service("funspeech") | service("funspeech-cpu")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -310,7 +329,7 @@ def test_compose_volumes_are_where_the_settings_look(name: str) -> None:
     assert volumes["./data"] == f"/app/{config.data_dir}"
     assert volumes["./voices"] == f"/app/{config.voices_dir}"
     assert volumes["./logs"] == f"/app/{config.log_file.parent}"
-    assert "~/.cache/modelscope" in volumes
+    assert volumes["~/.cache/modelscope"] == service(name)["environment"]["MODELSCOPE_CACHE"]
     for local in ("data", "logs", "voices"):
         assert (ROOT / local / ".gitkeep").exists()
 

@@ -106,7 +106,14 @@ def test_punctuation_is_character_by_character_by_default() -> None:
     ],
 )
 def test_what_settings_need(changed: dict[str, object], names: list[str]) -> None:
-    assert list(needed(settings(**changed))) == names
+    assert list(needed(settings(**changed), on_card=True)) == names
+
+
+def test_a_cpu_needs_the_vad_only_if_it_is_named() -> None:
+    usual = ("paraformer-zh-streaming", "sensevoice-small", "ct-punc")
+    assert needed(settings(), on_card=False) == usual
+    named = settings(funasr_vad_model="fsmn-vad")
+    assert needed(named, on_card=False) == (*usual, "fsmn-vad")
 
 
 def test_the_catalogue_is_light() -> None:

@@ -27,7 +27,7 @@ MARGIN = 1e-3
 """No token of these streams hangs on rounding, which differs with the size of the batch."""
 
 
-def _executor(folder: Path, slots: int, dtype: Dtype = "fp32", most_rows: int = 0) -> Executor:
+def _executor(folder: Path, slots: int, dtype: Dtype = "fp32", most_streams: int = 0) -> Executor:
     model, _ = load_model(folder)
     model.cast(dtype)
     return Executor(
@@ -36,7 +36,7 @@ def _executor(folder: Path, slots: int, dtype: Dtype = "fp32", most_rows: int = 
         chunking=Chunking(),
         normalisation=checkpoint.read_normalisation(folder, WIDTH),
         dtype=dtype,
-        most_rows=most_rows,
+        most_streams=most_streams,
     )
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.core.errors import EngineNotUsable
 from app.engines.funasr import catalogue, download, manifest
 from app.engines.funasr.files import MODEL_FILES, ensure, locate
-from app.engines.models import Advance, Model, Report
+from app.engines.models import Advance, Model, Report, Verdict
 from tests.support.model_hub import ModelHub, running
 
 ROOT = Path(__file__).parents[4]
@@ -117,7 +121,7 @@ def test_a_killed_download_goes_on_where_it_was(hub: ModelHub, cache: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         MODEL_FILES.pull("fsmn-vad", cache, interrupt_at(2_000_000))
     assert locate(vad(), cache).state == "unfinished"
-    assert manifest.read(ours(cache)) is None
+    assert manifest.read(ours(cache), vad().files) is None
 
     pulled = MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None)
     assert (pulled.folder / "model.pt").read_bytes() == WEIGHTS
@@ -133,6 +137,15 @@ def interrupt_at(done: int) -> Report:
             raise KeyboardInterrupt
 
     return report
+
+
+def test_the_log_of_a_start_tells_how_much_there_is_to_come(cache: Path) -> None:
+    with capture_logs() as logs:
+        ensure("fsmn-vad", cache=cache, offline=False, progress=lambda text: None)
+    first = next(each for each in logs if each["event"] == "model: downloading")
+    assert (first["log_level"], first["model"]) == ("info", "fsmn-vad")
+    assert first["mb"] <= first["of_mb"]
+    assert first["of_mb"] in (1, 3)  # the catalogue's size, until the hub has told its own
 
 
 def test_progress_tells_the_bytes(hub: ModelHub, cache: Path, heard: Heard) -> None:
@@ -251,6 +264,20 @@ def test_a_hub_that_sends_nothing_is_given_up(hub: ModelHub, tmp_path: Path) -> 
         )
 
 
+@pytest.mark.parametrize("lie", [{"Size": -5}, {"Sha256": 5}])
+def test_a_list_that_makes_no_sense_is_refused_at_once(
+    hub: ModelHub, cache: Path, lie: dict[str, object]
+) -> None:
+    hub.listed["model.pt"] = lie
+    with pytest.raises(EngineNotUsable, match="the hub's file list makes no sense"):
+        start(cache)
+
+
+def test_nothing_is_written_into_the_home_directory(tmp_path: Path, cache: Path) -> None:
+    start(cache)
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_full_disk_is_told_before_anything_is_fetched(
     hub: ModelHub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +298,15 @@ def test_a_cache_that_is_no_folder(tmp_path: Path) -> None:
 def test_a_name_that_is_nothing(cache: Path) -> None:
     with pytest.raises(EngineNotUsable, match=r"no folder 'sensvoice'; .*, sensevoice"):
         ensure("sensvoice", cache=cache, offline=False, progress=lambda text: None)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 5000, "a\0b"])
+def test_a_name_that_no_folder_can_have(cache: Path, name: str) -> None:
+    with pytest.raises(EngineNotUsable, match="there is no model and no folder") as raised:
+        ensure(name, cache=cache, offline=False, progress=lambda text: None)
+    assert len(str(raised.value)) < 400
+    assert MODEL_FILES.inspect(name, cache).faults
+    assert MODEL_FILES.verify(name, cache, lambda advance: None).faults
 
 
 # Folders of the owner's, and of modelscope's
@@ -394,3 +430,92 @@ def test_a_manifest_that_cannot_be_read_counts_as_none(cache: Path) -> None:
     (folder / manifest.NAME).write_text("{")
     assert start(cache, offline=True) == folder
     assert not MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None).checked
+
+
+# Folders that somebody else has made
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / manifest.NAME
+    content = json.loads(path.read_text())
+    change(content["files"])
+    path.write_text(json.dumps(content))
+
+
+def test_a_manifest_leads_to_no_other_file(cache: Path, tmp_path: Path) -> None:
+    folder = start(cache)
+    victims = [tmp_path / "absolute", folder.parent / "relative", folder / "mine.txt"]
+    for victim in victims:
+        victim.write_text("precious")
+    wrong = {"size": 1, "sha256": "0" * 64}
+    names = [str(victims[0]), "../relative", "mine.txt"]
+    edit_manifest(folder, lambda files: files.update(dict.fromkeys(names, wrong)))
+    assert MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None).faults == ()
+    assert MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None).fetched == 0
+    assert [victim.read_text() for victim in victims] == ["precious"] * 3
+
+
+def test_a_required_file_that_the_manifest_leaves_out_is_a_fault(
+    hub: ModelHub, cache: Path
+) -> None:
+    folder = start(cache)
+    edit_manifest(folder, lambda files: files.clear())
+    (folder / "model.pt").unlink()
+    faults = MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None).faults
+    assert faults == (
+        "config.yaml has no checksum",
+        "model.pt is missing",
+        "am.mvn has no checksum",
+    )
+    hub.requests.clear()
+    MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None)
+    assert hub.fetched() == ["model.pt"]
+    assert MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None).faults == ()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_folder_in_the_place_of_a_file_is_left_to_the_owner(cache: Path, known: bool) -> None:
+    folder = start(cache)
+    if not known:
+        (folder / manifest.NAME).unlink()
+    (folder / "model.pt").unlink()
+    put(folder / "model.pt", "README.md")
+    assert MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None).faults
+    with pytest.raises(EngineNotUsable, match=r"a folder where a file belongs: .*/model\.pt; move"):
+        MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None)
+    assert (folder / "model.pt" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["model.pt", "model.pt.incomplete", "model.pt_0_99", manifest.NAME]
+)
+def test_nothing_is_written_through_a_link(cache: Path, tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = put(ours(cache), "config.yaml")
+    (folder / name).symlink_to(victim)
+    assert MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None).folder == folder
+    assert victim.read_text() == "precious"
+    assert (folder / "model.pt").read_bytes() == WEIGHTS
+    assert not (folder / name).is_symlink()
+
+
+def test_links_are_followed_for_reading(cache: Path, tmp_path: Path, hub: ModelHub) -> None:
+    elsewhere = put(tmp_path / "disk", *vad().files)
+    ours(cache).mkdir(parents=True)
+    for name in vad().files:
+        (ours(cache) / name).symlink_to(elsewhere / name)
+    assert start(cache, offline=True) == ours(cache)
+    MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None)
+    assert hub.fetched() == ["README.md"]
+    assert (ours(cache) / "model.pt").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["model.pt", manifest.NAME])
+def test_a_fifo_is_no_file(cache: Path, name: str) -> None:
+    folder = start(cache)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None)
+    MODEL_FILES.pull("fsmn-vad", cache, lambda advance: None)
+    assert MODEL_FILES.verify("fsmn-vad", cache, lambda advance: None) == Verdict(folder, (), True)

@@ -29,7 +29,7 @@ def _executor(folder: Path, device: str) -> Executor:
     model, _ = load_model(folder)
     normalisation = checkpoint.read_normalisation(folder, WIDTH)
     return Executor(
-        model, 8, chunking=Chunking(), normalisation=normalisation, device=device, most_rows=4
+        model, 8, chunking=Chunking(), normalisation=normalisation, device=device, most_streams=4
     )
 
 

@@ -95,6 +95,13 @@ def test_a_sentence_may_be_tiny(wide: Model, narrow: Model, samples: int) -> Non
     assert abs(narrow.heard[0][0].size - samples / 2) <= 0.5
 
 
+def test_a_sentence_is_no_longer_than_before(wide: Model, narrow: Model) -> None:
+    for samples in range(16_000, 16_032):
+        batch = [segment(8_000, np.zeros(samples, np.float32))]
+        NarrowbandRouter(wide, narrow).recognize(batch)
+        assert narrow.heard[-1][0].size * 1000 // 8_000 <= samples * 1000 // 16_000
+
+
 def test_what_only_one_of_them_adds_is_left_to_the_caller(wide: Model, narrow: Model) -> None:
     wide.capabilities = msgspec.structs.replace(
         CAPABILITIES, languages=("zh", "ja"), punctuation=True, tags=True, max_batch_s=5.0

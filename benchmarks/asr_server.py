@@ -63,15 +63,21 @@ ONE_REPLICA: Final = Arrangement(
     "one replica, one thread", {"ASR_GPUS": "cpu", "FUNASR_THREADS": "1"}
 )
 
+_CORES: Final = len(os.sched_getaffinity(0))
+
 CPU_ARRANGEMENTS: Final = (
     # Its threads wait for each other at every layer: one that another process holds up stops all.
-    Arrangement("one replica, a thread for each core", {"ASR_GPUS": "cpu"}),
     Arrangement(
-        "the same, OMP_WAIT_POLICY=PASSIVE", {"ASR_GPUS": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+        "one replica, a thread for each core", {"ASR_GPUS": "cpu", "FUNASR_THREADS": str(_CORES)}
+    ),
+    # Without it they wait passively, as the engine asks of them.
+    Arrangement(
+        "the same, OMP_WAIT_POLICY=ACTIVE",
+        {"ASR_GPUS": "cpu", "FUNASR_THREADS": str(_CORES), "OMP_WAIT_POLICY": "ACTIVE"},
     ),
     Arrangement(
         "a replica with one thread for each core",
-        {"ASR_GPUS": ",".join(["cpu"] * len(os.sched_getaffinity(0)))},
+        {"ASR_GPUS": ",".join(["cpu"] * _CORES), "FUNASR_THREADS": "1"},
     ),
 )
 """Compared with ``ONE_REPLICA``."""

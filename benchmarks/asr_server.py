@@ -70,7 +70,7 @@ CPU_ARRANGEMENTS: Final = (
     Arrangement(
         "one replica, a thread for each core", {"ASR_GPUS": "cpu", "FUNASR_THREADS": str(_CORES)}
     ),
-    # Without it they wait passively, as the engine asks of them.
+    # Without it they wait passively, as the supervisor has it.
     Arrangement(
         "the same, OMP_WAIT_POLICY=ACTIVE",
         {"ASR_GPUS": "cpu", "FUNASR_THREADS": str(_CORES), "OMP_WAIT_POLICY": "ACTIVE"},

@@ -8,7 +8,6 @@ the recogniser together; ``docs/funasr-engine.md`` tells how it computes what Fu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -29,9 +28,6 @@ class _FunasrFamily:
         from app.engines.funasr.settings import FunasrOptions
 
         options = FunasrOptions.parse(settings)
-        # Before torch is: threads that spin while they wait for each other take the cores from the
-        # rest of the server. Two on two cores carried 18 streams so, and 14 otherwise.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         progress("importing torch")
         try:
             from app.engines.funasr.parts import load_parts

@@ -50,6 +50,8 @@ class Link(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flush_at: asyncio.Handle | None = None
         self._flush_is_soon = False
+        self._taken = asyncio.Event()  # nothing that was written is still in this process
+        self._taken.set()
 
     @property
     def is_open(self) -> bool:
@@ -75,6 +77,12 @@ class Link(asyncio.Protocol):
         """Write what is waiting now. A Unix socket takes it at once unless it is full."""
         if self._flush_at is not None or self._out:
             self._flush()
+
+    async def flushed(self) -> None:
+        """Write what is waiting, and wait until the socket has taken all of it: then it arrives
+        even if this process dies. On a closed link nothing is waited for."""
+        self.flush()
+        await self._taken.wait()
 
     def close(self) -> None:
         """Write what is waiting and close."""
@@ -102,9 +110,17 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._transport.set_write_buffer_limits(high=0)  # every byte that waits is told
         self._on_open()
 
+    def pause_writing(self) -> None:
+        self._taken.clear()
+
+    def resume_writing(self) -> None:
+        self._taken.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._taken.set()
         if self._flush_at is not None:
             self._flush_at.cancel()
         self._on_lost()

@@ -37,6 +37,10 @@ from app.serving.link import Link
 
 log = structlog.get_logger(__name__)
 
+TELL_TIMEOUT_S: Final = 2.0
+"""For an API process to take in whose turn it is: the others do not wait longer for one that is
+stopped."""
+
 ABANDONED_AFTER_S: Final = 600.0
 """A file of a process that died is wanted again within seconds, or never."""
 
@@ -154,9 +158,12 @@ class _Sink:
         self._preamble: bytes = b""
 
     async def turn(self, *, running: bool) -> None:
-        """See ``jobs.py``. Flushed: what follows may be the end of this process."""
+        """See ``jobs.py``. What follows may be the end of this process, and what it had written but
+        the socket had not taken, since the other side was slow, would die with it."""
         self._link.send(Turn(self._task, running))
-        self._link.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                await self._link.flushed()
 
     def taken(self, consumed: int, restart: int, samples: int, preamble: bytes = b"") -> None:
         """See ``jobs.py``."""

@@ -126,6 +126,9 @@ class _Recorder(asyncio.Transport):
         super().__init__()
         self.written = bytearray()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
 
@@ -134,3 +137,33 @@ class _Recorder(asyncio.Transport):
 
     def close(self) -> None:
         pass
+
+
+async def test_flushed_waits_until_the_socket_has_taken_everything() -> None:
+    api, worker = End(ToApi), End(ToWorker)
+    await connect(api, worker)
+    assert worker.link._transport is not None
+    await asyncio.wait_for(api.link.flushed(), 10)  # nothing waits
+    worker.link._transport.pause_reading()
+    for number in range(64):
+        api.link.send(Audio(number, bytes(100_000)))
+    waiting = asyncio.create_task(api.link.flushed())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    worker.link._transport.resume_reading()
+    await asyncio.wait_for(waiting, 10)
+    await worker.until(64)
+
+
+async def test_nobody_waits_for_a_link_that_is_lost() -> None:
+    api, worker = End(ToApi), End(ToWorker)
+    await connect(api, worker)
+    assert worker.link._transport is not None
+    worker.link._transport.pause_reading()
+    api.link.send(Audio(1, bytes(3_000_000)))
+    waiting = asyncio.create_task(api.link.flushed())
+    await asyncio.sleep(0)
+    worker.link._transport.abort()
+    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(api.link.flushed(), 10)

@@ -30,6 +30,7 @@ SECTIONS: Final = {
     "asr_engine": "Engines",
     "modelscope_cache": "Model files",
     "funasr_streaming_model": "The FunASR engine",
+    "sherpa_streaming_model": "The sherpa-onnx engine",
     "asr_enable_nearfield_filter": "Near-field filter",
     "max_streams": "Limits",
     "fake_asr_delay_ms": "The fake engine, for tests and measurements",

@@ -104,7 +104,8 @@ def _transcribe(
         typer.Option(min=1, help="Rate in Hz of files that are raw PCM.", show_default=False),
     ] = None,
     punctuation: Annotated[
-        bool, typer.Option(help="Ask for punctuation; of the engines here, funasr has it.")
+        bool,
+        typer.Option(help="Ask for punctuation: funasr has it, and sherpa with a model for it."),
     ] = True,
     itn: Annotated[
         bool,

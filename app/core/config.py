@@ -213,15 +213,17 @@ class Config(BaseModel):
     allows, and one thread per CPU core, at least 4."""
 
     asr_model_mode: AsrModelMode = "all"
-    """Recognition models to load: all, realtime or offline. Takes effect with the FunASR
-    engine."""
+    """Recognition models to load: all, realtime or offline. Takes effect with the FunASR and
+    sherpa-onnx engines."""
 
     asr_enable_realtime_punc: bool = False
-    """Punctuation in interim results. Takes effect with the FunASR engine."""
+    """Punctuation in interim results. Takes effect with the FunASR and sherpa-onnx
+    engines."""
 
     asr_second_pass_budget_ms: int = Field(default=600, ge=0, le=60_000)
     """Time that the second pass over a finished sentence may take, and a tenth of the sentence's
-    length besides; after that the text of the first pass goes out. FunASR engine."""
+    length besides; after that the text of the first pass goes out. FunASR and sherpa-onnx
+    engines."""
 
     tts_model_mode: TtsModelMode = "all"
     """Synthesis models to load: all, cosyvoice1 (or sft: presets) or cosyvoice2 (or clone).
@@ -281,6 +283,27 @@ class Config(BaseModel):
     funasr_threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads of one replica; 0: its share of the CPU cores less one for the rest of the
     server, from 1 to 8."""
+
+    # --- the sherpa-onnx engine ---------------------------------------------------------------
+    sherpa_streaming_model: str = "none"
+    """Folder of a streaming model (zipformer transducer or CTC, Paraformer; ONNX files and
+    tokens.txt), or none: no interim results."""
+
+    sherpa_offline_model: str = "none"
+    """Folder of a model for the second pass, files and REST (SenseVoice or Paraformer), or none."""
+
+    sherpa_punctuation_model: str = "none"
+    """Folder of a punctuation model (ct-transformer), or none."""
+
+    sherpa_threads: int = Field(default=1, ge=1, le=1024)
+    """CPU threads of one model. More replicas (ASR_GPUS=cpu,cpu) carry more streams than more
+    threads."""
+
+    sherpa_slots: int = Field(default=64, ge=1, le=65_536)
+    """Sentences that may be open at once in one replica, 3 MB each with a large zipformer."""
+
+    sherpa_max_batch: int = Field(default=16, ge=1, le=4096)
+    """Most streams in one call of the model; more than 16 gain nothing."""
 
     # --- near-field filter --------------------------------------------------------------------
     asr_enable_nearfield_filter: bool = True
@@ -501,7 +524,7 @@ def _check_together(config: Config) -> None:
 
 # The environment holds other programs' variables: only names of these families, or ones that
 # almost spell a name of ours, are worth a warning.
-_OF_ENGINES: Final = ("COSYVOICE3_", "FAKE_", "FUNASR_")
+_OF_ENGINES: Final = ("COSYVOICE3_", "FAKE_", "FUNASR_", "SHERPA_")
 _OUR_FAMILIES: Final = ("ASR_", "TTS_", "LOG_", "CLONE_", "INFERENCE_", *_OF_ENGINES)
 _NOT_OURS: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})  # OpenSSL's
 _OF_LIBRARIES: Final = frozenset({"MODELSCOPE_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"})

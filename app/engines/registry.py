@@ -64,6 +64,10 @@ ENGINES: dict[str, Entry] = {
         gpu=True,
         models="app.engines.funasr.files",
     ),
+    # Its models are folders that the settings name: there is nothing that auto could start.
+    "sherpa": Entry(
+        "app.engines.sherpa", asr_needs=("sherpa_onnx",), tts_needs=None, extra="sherpa"
+    ),
 }
 
 DEVICE_FOLDER: Final = Path("/dev")

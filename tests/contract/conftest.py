@@ -1,12 +1,13 @@
 """Every engine of the registry, loaded once, and speech to try the recognisers on.
 
 FunASR's models have random weights here: they hear something in everything, silence included.
+sherpa's hear tones, and each of its kinds is an engine here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from app.engines.base import (
     Synthesizer,
 )
 from tests.support import random_offline, random_paraformer
+from tests.support.sherpa import paraformer, zipformer1, zipformer2
+from tests.support.sherpa.tones import spoken
 
 Streams = SentenceRecognizer | EndpointingRecognizer
 
@@ -37,6 +40,15 @@ SETTINGS: Mapping[str, object] = {
 }
 
 SENTENCES = ("Turn on the light.", "What time is it now?", "Open the door, please.", "Yes.")
+
+SHERPA_KINDS: Mapping[str, Callable[[Path], Path]] = {
+    "sherpa zipformer2": zipformer2.transducer,
+    "sherpa zipformer1": zipformer1.transducer,
+    "sherpa CTC": zipformer2.ctc,
+    "sherpa Paraformer": paraformer.streaming,
+}
+TONES = ("你好世界天气今明", "明今气天界", "你你好好世界", "今")
+"""What sherpa's tiny models hear, in place of ``SENTENCES``."""
 
 
 def _with(role: Role) -> list[str]:
@@ -51,8 +63,16 @@ def _require(name: str, role: Role) -> None:
         pytest.skip(reason)
 
 
-def _settings(name: str, folder: Path) -> Mapping[str, object]:
-    return funasr_settings(folder) if name == "funasr" else SETTINGS
+def _recognizers() -> list[str]:
+    return [
+        kind for name in _with("asr") for kind in (SHERPA_KINDS if name == "sherpa" else [name])
+    ]
+
+
+def _settings(kind: str, folder: Path) -> Mapping[str, object]:
+    if build := SHERPA_KINDS.get(kind):
+        return {"SHERPA_STREAMING_MODEL": str(build(folder)), "SHERPA_SLOTS": 6}
+    return funasr_settings(folder) if kind == "funasr" else SETTINGS
 
 
 def funasr_settings(folder: Path) -> dict[str, object]:
@@ -77,19 +97,22 @@ def funasr_settings(folder: Path) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """``knows_silence``: its weights are real ones, so it finds no speech where there is none."""
+    """``knows_silence``: its weights are real ones, so it finds no speech where there is none.
+    ``hears_tones``: and nothing else."""
 
     engine: Recognizer
     knows_silence: bool
+    hears_tones: bool
 
 
-@pytest.fixture(scope="session", params=_with("asr"))
+@pytest.fixture(scope="session", params=_recognizers())
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    name = str(request.param)
+    kind = str(request.param)
+    name = kind.partition(" ")[0]
     _require(name, "asr")
-    settings = _settings(name, tmp_path_factory.mktemp("models"))
+    settings = _settings(kind, tmp_path_factory.mktemp("models"))
     engine = registry.load(name).recognizer("cpu", settings, lambda doing: None)
-    return Loaded(engine, knows_silence=name != "funasr")
+    return Loaded(engine, knows_silence=name != "funasr", hears_tones=name == "sherpa")
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +165,10 @@ def sentences_at() -> Mapping[int, list[Float32]]:
 
 
 @pytest.fixture
-def clips(recognizer: Streams, sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
+def clips(
+    loaded: Loaded, recognizer: Streams, sentences_at: Mapping[int, list[Float32]]
+) -> list[Float32]:
     """Sentences at the rate of the recogniser, of different lengths."""
+    if loaded.hears_tones:
+        return [spoken(text) for text in TONES]
     return sentences_at[recognizer.capabilities.sample_rate]

@@ -1,0 +1,149 @@
+"""Whole sentences: SenseVoice in batches, Paraformer one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import sherpa_onnx
+
+from app.core.speech import RecognitionOptions
+from app.engines.base import (
+    MAX_PADDING,
+    Hypothesis,
+    OfflineCapabilities,
+    Progress,
+    Segment,
+)
+from app.engines.sherpa import tags
+from app.engines.sherpa.kinds import Model
+from app.engines.sherpa.languages import languages_of
+from app.engines.sherpa.settings import SherpaOptions
+from app.engines.sherpa.spelling import words
+
+SAMPLE_RATE: Final = 16_000
+MAX_BATCH_S: Final = 10.0
+"""On a CPU a call of this length is long enough to be efficient."""
+_SHORTEST: Final = SAMPLE_RATE * 60 // 1000
+"""Samples of a frame of the models: the runtime fails over less, and writes about it."""
+
+
+class BatchedRecognizer:
+    """An :class:`app.engines.base.OfflineRecognizer` over an ``OfflineRecognizer``.
+
+    ``max_batch``: sentences in one call; always one of a Paraformer, whose exports take padding
+    for audio, and of a model whose inputs depend on each other in a call.
+    """
+
+    def __init__(self, recognizer: Any, model: Model, *, max_batch: int) -> None:
+        self._recognizer = recognizer
+        self._has_tags = model.kind == "SenseVoice"
+        self._most = max_batch if model.batches and self._has_tags else 1
+        self._capabilities = OfflineCapabilities(
+            sample_rate=SAMPLE_RATE,
+            languages=languages_of(model),
+            word_times=model.word_times,
+            max_batch_s=MAX_BATCH_S,
+            tags=self._has_tags,
+        )
+
+    @property
+    def capabilities(self) -> OfflineCapabilities:
+        """Constant for the life of the object."""
+        return self._capabilities
+
+    def recognize(self, batch: Sequence[Segment]) -> Sequence[Hypothesis | Exception]:
+        """Each segment's hypothesis, in order; less than 60 ms of audio have no text.
+
+        Audio with samples that are no numbers fails alone; where a call fails, all that was in it.
+        """
+        found: list[Hypothesis | Exception] = [Hypothesis("", finished=True)] * len(batch)
+        usable: list[int] = []
+        for place, segment in enumerate(batch):
+            if not np.isfinite(segment.samples).all():
+                found[place] = ValueError("the audio has samples that are no numbers")
+            elif segment.samples.size >= _SHORTEST:
+                usable.append(place)
+        for places in self._calls({place: batch[place].samples.size for place in usable}):
+            try:
+                results = self._heard([batch[place] for place in places])
+            except Exception as error:
+                results = [error] * len(places)
+            for place, result in zip(places, results, strict=True):
+                found[place] = result
+        return found
+
+    def _calls(self, lengths: dict[int, int]) -> Iterator[list[int]]:
+        """The places, in groups of similar length: the shortest first."""
+        group: list[int] = []
+        useful = 0
+        for place in sorted(lengths, key=lengths.__getitem__):
+            padded = (len(group) + 1) * lengths[place]
+            fits = len(group) < self._most and padded <= MAX_BATCH_S * SAMPLE_RATE
+            if group and not (fits and useful + lengths[place] >= (1 - MAX_PADDING) * padded):
+                yield group
+                group, useful = [], 0
+            group.append(place)
+            useful += lengths[place]
+        if group:
+            yield group
+
+    def _heard(self, segments: Sequence[Segment]) -> list[Hypothesis | Exception]:
+        streams = []
+        for segment in segments:
+            stream = self._recognizer.create_stream()
+            stream.accept_waveform(SAMPLE_RATE, np.clip(segment.samples, -1.0, 1.0))
+            if self._has_tags:
+                stream.set_option("use_itn", "1" if _wants_figures(segment.options) else "0")
+            streams.append(stream)
+        self._recognizer.decode_streams(streams)
+        return [
+            self._hypothesis(stream.result, segment)
+            for stream, segment in zip(streams, segments, strict=True)
+        ]
+
+    def _hypothesis(self, result: Any, segment: Segment) -> Hypothesis:
+        text = result.text.strip()
+        heard_ms = segment.samples.size * 1000 // SAMPLE_RATE
+        timed = (
+            words(text, result.tokens, result.timestamps, heard_ms)
+            if segment.options.words and self._capabilities.word_times
+            else ()
+        )
+        if not self._has_tags:
+            return Hypothesis(text, timed)
+        return Hypothesis(
+            text,
+            timed,
+            language=tags.language(result),
+            emotion=tags.emotion(result),
+            events=tags.events(result),
+            finished=_wants_figures(segment.options),
+        )
+
+
+def _wants_figures(options: RecognitionOptions) -> bool:
+    """Figures and punctuation come together in SenseVoice: only where both are asked for."""
+    return options.punctuation and options.inverse_text_normalization
+
+
+def load_offline(model: Model, options: SherpaOptions, progress: Progress) -> BatchedRecognizer:
+    """The recogniser of an offline model. Slow and blocking.
+
+    SenseVoice finds the language itself: the runtime takes one only for all of a recogniser.
+
+    Raises:
+        RuntimeError: the runtime refuses the model.
+    """
+    progress(f"loading {model.folder.name}")
+    path, tokens = str(model.files["model"]), str(model.tokens)
+    kinds = sherpa_onnx.OfflineRecognizer
+    recognizer = (
+        kinds.from_sense_voice(
+            model=path, tokens=tokens, language="auto", num_threads=options.threads
+        )
+        if model.kind == "SenseVoice"
+        else kinds.from_paraformer(paraformer=path, tokens=tokens, num_threads=options.threads)
+    )
+    return BatchedRecognizer(recognizer, model, max_batch=options.max_batch)

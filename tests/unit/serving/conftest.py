@@ -20,7 +20,6 @@ ONE: Final[Mapping[str, LoopFactory]] = {"asyncio": asyncio.new_event_loop}
 
 IN_A_WORKER: Final = frozenset(
     {
-        "test_link.py",
         "test_second_pass.py",
         "test_segmenting.py",
         "test_sentence_order.py",

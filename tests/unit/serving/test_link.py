@@ -154,6 +154,8 @@ async def test_flushed_waits_until_the_socket_has_taken_everything() -> None:
     worker.link._transport.resume_reading()
     await asyncio.wait_for(waiting, 10)
     await worker.until(64)
+    api.link.close()
+    await worker.lost.wait()
 
 
 async def test_nobody_waits_for_a_link_that_is_lost() -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from app.core.speech import RecognitionOptions
 from app.engines.base import Feed
+from app.engines.funasr.dtypes import TORCH_DTYPES
 from app.engines.funasr.executor import Executor
 from app.engines.funasr.graphs import SIZES
 from app.engines.funasr.recognizer import StreamingRecognizer, load_streaming
 from app.engines.funasr.settings import Dtype, FunasrOptions
-from app.engines.funasr.streaming import TORCH_DTYPES
 from benchmarks.asr_engine import CHUNK_S, CHUNKING, WARM_UPS, Loaded
 from benchmarks.asr_speech import heard
 from benchmarks.measure import MIB, percentile

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.audio.pcm import Float32
+from app.engines.funasr.dtypes import TORCH_DTYPES
 from app.engines.funasr.features import LOOK_BACK, ROW_SAMPLES, WIDTH, ChunkFeatures
 from app.engines.funasr.layers import Predictor
 from app.engines.funasr.settings import Dtype
-from app.engines.funasr.streaming import TORCH_DTYPES, StreamingParaformer
+from app.engines.funasr.streaming import StreamingParaformer
 
 _POSITION_BASE: Final = 10_000.0
 _NEVER: Final = 1e9

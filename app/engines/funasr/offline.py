@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
 from app.audio.pcm import Float32
 from app.core.errors import EngineNotUsable
@@ -24,9 +22,9 @@ from app.engines.funasr.checkpoint import (
     read_tokens,
     unknown,
 )
+from app.engines.funasr.dtypes import in_dtype
 from app.engines.funasr.features import SAMPLE_RATE, STACK, STRIDE, WIDTH
 from app.engines.funasr.hotwords import read_syllables
-from app.engines.funasr.int8 import to_int8
 from app.engines.funasr.offline_config import ParaformerConfig, SeacoConfig, SenseVoiceConfig
 from app.engines.funasr.offline_features import SHORTEST_MS, WholeFeatures
 from app.engines.funasr.paraformer import Paraformer, ParaformerNetwork, PredictorSize
@@ -40,10 +38,6 @@ _MAX_BATCH_S: Final = {"cpu": 10.0, "cuda": 300.0}
 keeps it busy."""
 
 _SETTINGS: Final = {16_000: "FUNASR_OFFLINE_MODEL", 8_000: "FUNASR_OFFLINE_MODEL_8K"}
-
-Network = TypeVar("Network", bound=nn.Module)
-
-_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OfflineModel(Protocol):
@@ -166,8 +160,10 @@ def _sensevoice(folder: Path, config: dict[str, Any], device: str, dtype: Dtype)
     pieces = read_pieces(folder)
     network = SenseVoiceNetwork(known.encoder_conf.size(WIDTH), len(pieces))
     load_weights(network, folder)
-    converted = in_dtype(network, dtype).to(device)
-    return SenseVoice(converted, _features(folder, device), pieces, device, _batch_s(device))
+    in_dtype(network, dtype)
+    return SenseVoice(
+        network.to(device), _features(folder, device), pieces, device, _batch_s(device)
+    )
 
 
 def _paraformer(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> Paraformer:
@@ -183,7 +179,8 @@ def _paraformer(folder: Path, config: dict[str, Any], device: str, dtype: Dtype)
         ),
     )
     load_weights(network, folder)
-    in_dtype(network, dtype, exact=[network.predictor]).to(device)
+    in_dtype(network, dtype, exact=[network.predictor])
+    network.to(device)
     features = _features(folder, device, known.frontend_conf.fs)
     return Paraformer(network, features, tokens, device, _batch_s(device))
 
@@ -205,7 +202,8 @@ def _seaco(folder: Path, config: dict[str, Any], device: str, dtype: Dtype) -> S
         known.model_conf.no_bias,
     )
     load_weights(network, folder)
-    in_dtype(network, dtype, exact=[network.predictor, network.bias_encoder]).to(device)
+    in_dtype(network, dtype, exact=[network.predictor, network.bias_encoder])
+    network.to(device)
     hotwords = Hotwords(names, read_syllables(folder))
     tokens = TokenList(names)
     return Seaco(network, _features(folder, device), tokens, hotwords, device, _batch_s(device))
@@ -216,19 +214,6 @@ _LOADERS: Final[dict[str, Callable[[Path, dict[str, Any], str, Dtype], OfflineMo
     "Paraformer": _paraformer,
     "SeacoParaformer": _seaco,
 }
-
-
-def in_dtype(network: Network, dtype: Dtype, exact: Sequence[nn.Module] = ()) -> Network:
-    """``network``, changed in place to compute in ``dtype``, and ready for inference; the parts in
-    ``exact`` stay in fp32."""
-    network.eval().requires_grad_(False)
-    if dtype == "int8":
-        to_int8(network)
-    elif dtype != "fp32":
-        network.to(_DTYPES[dtype])
-        for part in exact:
-            part.float()
-    return network
 
 
 def _features(folder: Path, device: str, sample_rate: int = SAMPLE_RATE) -> WholeFeatures:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from app.engines.funasr import checkpoint
+from app.engines.funasr.dtypes import in_dtype
 from app.engines.funasr.features import WIDTH
-from app.engines.funasr.int8 import to_int8
 from app.engines.funasr.layers import (
     DecoderLayer,
     EncoderLayer,
@@ -26,13 +26,6 @@ from app.engines.funasr.layers import (
     norm,
 )
 from app.engines.funasr.settings import Dtype
-
-TORCH_DTYPES: Final = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "int8": torch.float32,  # between the layers
-}
 
 
 class _Encoder(checkpoint.Strict, frozen=True, kw_only=True):
@@ -164,12 +157,7 @@ class StreamingParaformer(nn.Module):
 
     def cast(self, dtype: Dtype) -> None:
         """Change the arithmetic of all but the predictor, where rounding moves tokens."""
-        if dtype == "int8":
-            to_int8(self.encoder)
-            to_int8(self.decoder)
-        else:
-            self.encoder.to(TORCH_DTYPES[dtype])
-            self.decoder.to(TORCH_DTYPES[dtype])
+        in_dtype(self, dtype, exact=[self.predictor])
 
 
 def load_model(folder: Path) -> tuple[StreamingParaformer, list[str]]:

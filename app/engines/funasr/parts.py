@@ -14,10 +14,9 @@ from app.core.errors import EngineNotUsable
 from app.engines.base import (
     OfflineRecognizer,
     Progress,
-    RecognizerCapabilities,
     RecognizerParts,
-    SentenceRecognizer,
 )
+from app.engines.composed import capabilities_of
 from app.engines.funasr.catalogue import find
 from app.engines.funasr.files import ensure
 from app.engines.funasr.graphs import check_card
@@ -33,9 +32,6 @@ _RECOGNIZERS: Final[tuple[ModelRole, ...]] = ("streaming", "offline")
 _RATES: Final[dict[ModelRole, int]] = {"offline": 16_000, "offline 8 kHz": NARROW_RATE}
 
 _MOST_THREADS: Final = 8
-
-_STEP_MS: Final = 600
-"""Of a replica without a streaming model: nothing is stepped, so this is for form's sake."""
 
 
 def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> RecognizerParts:
@@ -78,7 +74,9 @@ def load_parts(wanted: str, options: FunasrOptions, progress: Progress) -> Recog
     if isinstance(offline, NarrowbandRouter):
         notice += f" ({Path(models['offline 8 kHz']).name} for 8 kHz)"
     notice += f"; {options.dtype} on {device}"
-    capabilities = _capabilities(streaming, offline, punctuator is not None, device, notice)
+    capabilities = capabilities_of(
+        streaming, offline, punctuates=punctuator is not None, device=device, notice=notice
+    )
     return RecognizerParts(
         capabilities, streaming, offline, punctuator, partial_punctuator, detector
     )
@@ -120,32 +118,3 @@ def _device(wanted: str) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     check_card(wanted)
     return wanted
-
-
-def _capabilities(
-    streaming: SentenceRecognizer | None,
-    offline: OfflineRecognizer | None,
-    punctuates: bool,
-    device: str,
-    notice: str,
-) -> RecognizerCapabilities:
-    first = streaming.capabilities if streaming else None
-    second = offline.capabilities if offline else None
-    known = [each for each in (second, first) if each is not None]
-    return RecognizerCapabilities(
-        sample_rate=known[0].sample_rate,
-        languages=tuple(dict.fromkeys(name for each in known for name in each.languages)),
-        step_ms=first.step_ms if first else _STEP_MS,
-        partials=first is not None,
-        word_times=any(each.word_times for each in known),
-        own_endpointing=False,
-        max_sessions=None,
-        max_sentences=first.max_sentences if first else 1,
-        max_batch=first.max_batch if first else None,
-        hotwords=any(each.hotwords for each in known),
-        punctuation=punctuates or (second is not None and second.punctuation),
-        inverse_text_normalization=False,
-        tags=second is not None and second.tags,
-        device=device,
-        notice=notice,
-    )

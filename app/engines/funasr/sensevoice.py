@@ -21,7 +21,8 @@ from app.engines.base import Hypothesis, OfflineCapabilities
 from app.engines.funasr.offline_features import WholeFeatures, padded
 from app.engines.funasr.offline_layers import EncoderSize, WholeEncoder, rows_there
 from app.engines.funasr.times import ROW_MS
-from app.engines.funasr.tokens import PieceList, read_tags
+from app.engines.funasr.tokens import PieceList
+from app.engines.sensevoice_tags import read_tags
 
 LANGUAGES: Final = ("zh", "en", "yue", "ja", "ko")
 _LANGUAGE_QUERIES: Final = {"zh": 3, "cmn": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}

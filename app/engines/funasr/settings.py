@@ -11,6 +11,7 @@ import msgspec
 
 from app.core.errors import EngineNotUsable
 from app.core.paths import expanded
+from app.engines.options import converted, named
 
 Dtype = Literal["fp32", "bf16", "fp16", "int8"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -80,21 +81,13 @@ class FunasrOptions:
         Raises:
             EngineNotUsable: a value is none that the setting can have.
         """
-        found = {
-            field: settings[name]
-            for field, name in _NAMES.items()
-            if settings.get(name) is not None
-        }
+        found = named(settings, _NAMES)
         try:
             found["cache"] = expanded(str(found.get("cache", cls().cache)))
         except ValueError as error:
             raise EngineNotUsable(f"MODELSCOPE_CACHE: {error}") from None
-        try:
-            # Not strict: a chunk's length is a text among the settings.
-            return msgspec.convert(found, cls, strict=False)
-        except msgspec.ValidationError as error:
-            reason, _, field = str(error).partition(" - at `$.")
-            raise EngineNotUsable(f"{_NAMES[field.rstrip('`')]}: {reason}") from None
+        # Not strict: a chunk's length is a text among the settings.
+        return converted(found, cls, _NAMES, strict=False)
 
     def models(self, *, on_card: bool) -> dict[ModelRole, str]:
         """What is loaded, and for what: names of the catalogue, or folders. On a CPU the server's

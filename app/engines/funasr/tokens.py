@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,46 +155,6 @@ def read_pieces(folder: Path) -> PieceList:
     except (OSError, ValueError, RuntimeError) as error:
         raise unusable(model, error) from None
     return PieceList([processor.id_to_piece(token) for token in range(len(processor))])
-
-
-_EMOTIONS: Final = frozenset(
-    {"HAPPY", "SAD", "ANGRY", "NEUTRAL", "FEARFUL", "DISGUSTED", "SURPRISED"}
-)
-_LANGUAGES: Final = frozenset({"zh", "en", "yue", "ja", "ko"})
-_EVENTS: Final = {
-    "BGM": "music",
-    "Applause": "applause",
-    "Laughter": "laughter",
-    "Cry": "crying",
-    "Sneeze": "sneeze",
-    "Breath": "breath",
-    "Cough": "cough",
-    "Sing": "singing",
-    "Speech_Noise": "noise",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Tags:
-    """What was heard beside the words; names as in :class:`app.core.speech.SentenceEnded`."""
-
-    language: str | None = None
-    emotion: str | None = None
-    events: tuple[str, ...] = ()
-
-
-def read_tags(names: Iterable[str]) -> Tags:
-    """SenseVoice's tags (``zh``, ``HAPPY``, ``Laughter`` …) sorted by their kind. Speech itself is
-    no event; unknown tags, and those that say "unknown", leave no trace."""
-    tags = Tags()
-    for name in names:
-        if name in _LANGUAGES and tags.language is None:
-            tags = replace(tags, language=name)
-        elif name in _EMOTIONS and tags.emotion is None:
-            tags = replace(tags, emotion=name.lower())
-        elif (event := _EVENTS.get(name)) is not None and event not in tags.events:
-            tags = replace(tags, events=(*tags.events, event))
-    return tags
 
 
 def spaced(words: Iterable[str]) -> str:

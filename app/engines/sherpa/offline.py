@@ -16,7 +16,7 @@ from app.engines.base import (
     Progress,
     Segment,
 )
-from app.engines.sherpa import tags
+from app.engines.sensevoice_tags import read_tags
 from app.engines.sherpa.kinds import Model
 from app.engines.sherpa.languages import languages_of
 from app.engines.sherpa.settings import SherpaOptions
@@ -113,12 +113,14 @@ class BatchedRecognizer:
         )
         if not self._has_tags:
             return Hypothesis(text, timed)
+        told = (result.lang, result.emotion, result.event)
+        tags = read_tags(tag.removeprefix("<|").removesuffix("|>") for tag in told)
         return Hypothesis(
             text,
             timed,
-            language=tags.language(result),
-            emotion=tags.emotion(result),
-            events=tags.events(result),
+            language=tags.language,
+            emotion=tags.emotion,
+            events=tags.events,
             finished=_wants_figures(segment.options),
         )
 

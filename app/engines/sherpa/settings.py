@@ -11,6 +11,7 @@ import msgspec
 
 from app.core.errors import EngineNotUsable
 from app.core.paths import expanded
+from app.engines.options import converted, named
 from app.engines.sherpa.kinds import Role
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -55,16 +56,7 @@ class SherpaOptions:
         Raises:
             EngineNotUsable: a value is none that the setting can have.
         """
-        found = {
-            field: settings[name]
-            for field, name in _NAMES.items()
-            if settings.get(name) is not None
-        }
-        try:
-            return msgspec.convert(found, cls)
-        except msgspec.ValidationError as error:
-            reason, _, field = str(error).partition(" - at `$.")
-            raise EngineNotUsable(f"{_NAMES[field.rstrip('`')]}: {reason}") from None
+        return converted(named(settings, _NAMES), cls, _NAMES)
 
     def folders(self) -> dict[Role, Path]:
         """The folders of the models that are to be loaded.

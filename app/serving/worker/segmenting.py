@@ -81,7 +81,7 @@ class _Heard:
 class SegmentingRecognition:
     """All streams of one engine.
 
-    ``vad``: the detector to use, if the engine has none. ``second_pass_budget_s``: see
+    ``vad``: the engine's detector, or the server's own. ``second_pass_budget_s``: see
     :class:`Refiner`, as ``yields``.
     """
 
@@ -98,7 +98,7 @@ class SegmentingRecognition:
         _check(parts)
         self.parts = parts
         self.engine = parts.streaming
-        self.vad = parts.detector or vad
+        self.vad = vad
         self._window = self.vad.window_samples
         self._step_samples = SAMPLE_RATE * capabilities.step_ms // 1000
         self._free_slots = capabilities.max_sentences

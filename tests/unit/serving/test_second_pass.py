@@ -96,7 +96,7 @@ async def serving(
     engine: RecognizerParts, budget_s: float = NEVER_S
 ) -> AsyncIterator[SegmentingRecognition]:
     recognition = SegmentingRecognition(
-        engine, LoudVad(), tick_s=0.0, second_pass_budget_s=budget_s
+        engine, engine.detector or LoudVad(), tick_s=0.0, second_pass_budget_s=budget_s
     )
     running = asyncio.create_task(recognition.run())
     yield recognition

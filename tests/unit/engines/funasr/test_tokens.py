@@ -14,10 +14,8 @@ from app.engines.funasr.tokens import (
     SENTENCEPIECE_FILE,
     PieceList,
     SpelledWord,
-    Tags,
     TokenList,
     read_pieces,
-    read_tags,
     spaced,
 )
 
@@ -142,21 +140,3 @@ def test_damaged_sentencepiece(tmp_path: Path) -> None:
     (tmp_path / SENTENCEPIECE_FILE).write_bytes(b"no model at all")
     with pytest.raises(EngineNotUsable, match=r"models verify"):
         read_pieces(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("names", "tags"),
-    [
-        ((), Tags()),
-        (("zh", "HAPPY", "Speech", "withitn"), Tags("zh", "happy")),
-        (("yue", "EMO_UNKNOWN", "BGM", "woitn"), Tags("yue", None, ("music",))),
-        (
-            ("en", "SAD", "Laughter", "Applause", "Laughter"),
-            Tags("en", "sad", ("laughter", "applause")),
-        ),
-        (("nospeech", "Event_UNK"), Tags()),
-        (("zh", "en", "HAPPY", "SAD"), Tags("zh", "happy")),
-    ],
-)
-def test_tags(names: tuple[str, ...], tags: Tags) -> None:
-    assert read_tags(names) == tags

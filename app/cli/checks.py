@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from app.cli.address import host_and_port, own_tls
+from app.cli.better import better_engine
 from app.cli.target import served_at
 from app.client.errors import ClientError
 from app.client.rest import RestClient
@@ -26,7 +27,6 @@ from app.core.speech import Role
 from app.engines.models import Model
 from app.engines.registry import (
     ENGINES,
-    advice,
     choose,
     missing,
     model_files,
@@ -110,22 +110,29 @@ def check_engine(config: Config, role: Role) -> Finding:
         remedy = f"install it, or set {variable}=auto" if wanted != "auto" else ""
         return Finding("FAIL", subject, str(error), remedy)
     text = f"{variable}={wanted} takes {chosen}; installed: {', '.join(installed)}"
-    better = advice(chosen, role, config.engine_settings, devices) if wanted == "auto" else ""
+    better = better_engine(config, role, chosen)
     return Finding("OK", subject, text, f"better: {better}" if better else "")
 
 
 def check_models(config: Config) -> Iterator[Finding]:
-    """Whether the models of the recognition engine are here, or can be downloaded."""
+    """Whether the models of the engines are here, or can be downloaded."""
+    yield from _check_models(config, "asr", config.asr_engine, config.asr_devices())
+    yield from _check_models(config, "tts", config.tts_engine, config.tts_devices())
+
+
+def _check_models(
+    config: Config, role: Role, wanted: str, devices: Sequence[str]
+) -> Iterator[Finding]:
     subject = "Models"
     try:
-        engine = choose(config.asr_engine, "asr", config.engine_settings, config.asr_devices())
+        engine = choose(wanted, role, config.engine_settings, devices)
+        files, settings = model_files(engine), config.engine_settings(engine)
+        if files is None:
+            return
+        needed = files.needed(settings, role, on_card=uses_card(devices))
     except EngineNotUsable:
         return  # check_engine has told
-    files, settings = model_files(engine), config.engine_settings(engine)
-    if files is None:
-        return
     cache = models_folder(settings)
-    needed = files.needed(settings, on_card=uses_card(config.asr_devices()))
     found = {name: files.inspect(name, cache) for name in needed}
     for name, verdict in found.items():
         if verdict.folder is not None and verdict.faults:
@@ -137,7 +144,7 @@ def check_models(config: Config) -> Iterator[Finding]:
         yield Finding("FAIL", subject, text, "OFFLINE=false funspeech models pull")
     elif absent:
         yield from _check_download(cache, absent, files.models())
-    if not any(verdict.faults for verdict in found.values()):
+    if found and not any(verdict.faults for verdict in found.values()):
         yield Finding("OK", subject, f"{', '.join(found)}: here, in {cache}")
 
 

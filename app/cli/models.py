@@ -15,6 +15,7 @@ import typer
 
 from app.core.config import Config, ConfigError, load
 from app.core.errors import EngineNotUsable
+from app.core.speech import Role
 from app.engines import registry
 from app.engines.models import Advance, Model, ModelFiles, Report
 
@@ -78,7 +79,7 @@ def verify(names: Sequence[str]) -> None:
     """Compare these models, or all that are here or needed, with their checksums; 1 if one is
     missing or damaged."""
     config = _settings()
-    wanted = _wanted(config, names, on_card=registry.uses_card(config.asr_devices()))
+    wanted = _wanted(config, names, on_card=None)
     if not names:
         wanted += [pair for pair in _here(config) if pair not in wanted]
     failed = False
@@ -106,22 +107,30 @@ def _shelves(config: Config) -> list[Shelf]:
     return found
 
 
-def _in_use(config: Config, shelf: Shelf) -> bool:
-    """Whether the settings name this engine, or leave the choice to the server and it is the best
-    of those that download models."""
-    if config.asr_engine == "auto":
-        return shelf.engine == _shelves(config)[0].engine
-    return shelf.engine == config.asr_engine
+def _needed(config: Config, shelf: Shelf, *, on_card: bool | None) -> list[str]:
+    """The models of this engine that the settings need, for recognition and for synthesis: those
+    of the engine that they name or, where they leave the choice to the server, of the best of the
+    installed ones. ``on_card`` None: as the settings' devices are."""
+    roles: tuple[tuple[Role, str, Sequence[str]], ...] = (
+        ("asr", config.asr_engine, config.asr_devices()),
+        ("tts", config.tts_engine, config.tts_devices()),
+    )
+    names: list[str] = []
+    for role, wanted, devices in roles:
+        engine = registry.recommended(role, devices) if wanted == "auto" else wanted
+        if engine == shelf.engine:
+            card = registry.uses_card(devices) if on_card is None else on_card
+            names += shelf.files.needed(shelf.settings, role, on_card=card)
+    return names
 
 
-def _wanted(config: Config, names: Sequence[str], *, on_card: bool) -> list[tuple[Shelf, str]]:
+def _wanted(
+    config: Config, names: Sequence[str], *, on_card: bool | None
+) -> list[tuple[Shelf, str]]:
     shelves = _shelves(config)
     if not names:
-        used = [shelf for shelf in shelves if _in_use(config, shelf)]
         return [
-            (shelf, name)
-            for shelf in used
-            for name in shelf.files.needed(shelf.settings, on_card=on_card)
+            (shelf, name) for shelf in shelves for name in _needed(config, shelf, on_card=on_card)
         ]
     by_name = {model.name: shelf for shelf in shelves for model in shelf.files.models()}
     unknown = [name for name in names if name.lower() not in by_name]
@@ -141,7 +150,7 @@ def _here(config: Config) -> list[tuple[Shelf, str]]:
 
 def _pull(shelf: Shelf, name: str, report: Report) -> bool:
     try:
-        pulled = shelf.files.pull(name, shelf.cache, report)
+        pulled = shelf.files.pull(name, shelf.cache, report, shelf.settings)
     except EngineNotUsable as error:
         _say(str(error))
         return False
@@ -160,7 +169,8 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
             _say(f"mend it with: funspeech models pull {name}")
         return False
     if verdict.checked:
-        typer.echo(f"{name}: whole, in {verdict.folder}")
+        note = f"; {verdict.note}" if verdict.note else ""
+        typer.echo(f"{name}: whole, in {verdict.folder}{note}")
     else:
         typer.echo(
             f"{name}: all files are there, in {verdict.folder}, but their checksums are not known: "
@@ -173,9 +183,7 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
 
 
 def _rows(shelf: Shelf, config: Config) -> Iterator[dict[str, object]]:
-    on_card = registry.uses_card(config.asr_devices())
-    used = _in_use(config, shelf)
-    needed = shelf.files.needed(shelf.settings, on_card=on_card) if used else ()
+    needed = _needed(config, shelf, on_card=None)
     for model in shelf.files.models():
         verdict = shelf.files.inspect(model.name, shelf.cache)
         state = "here" if not verdict.faults else "damaged" if verdict.folder else "absent"

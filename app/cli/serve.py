@@ -10,9 +10,10 @@ import structlog
 
 from app import __version__
 from app.cli.address import local_url
+from app.cli.better import better_engine
 from app.core import config as configuration
 from app.core.log_sink import LogSink, discard
-from app.engines import registry
+from app.core.speech import Role
 from app.serving.children import StartFailed
 from app.serving.supervisor import Running, Supervisor, stopping_on_signals
 
@@ -112,7 +113,7 @@ def shown_address(config: configuration.Config, running: Running) -> str:
 def banner(config: configuration.Config, running: Running) -> str:
     """What the owner sees once the server serves."""
     base = shown_address(config, running)
-    names = {"asr": "recognition", "tts": "synthesis"}
+    names: dict[Role, str] = {"asr": "recognition", "tts": "synthesis"}
     lines = ["", f"FunSpeech serves at {base}"]
     lines.append(f"  NLS SDKs     url = {base.replace('http', 'ws', 1)}/ws/v1")
     lines.append(f"  health       {base}/health")
@@ -120,19 +121,10 @@ def banner(config: configuration.Config, running: Running) -> str:
         lines.append(f"  API docs     {base}/docs")
     for role, engine, notice in running.engines:
         lines.append(f"  {names[role]:<12} {engine}" + (f": {notice}" if notice else ""))
-        if better := _advice(config, role, engine):
+        if better := better_engine(config, role, engine):
             lines.append(f"{'':<15}for better {names[role]}: {better}")
     lines += ["", "Try it:", *_examples(config, running, base), ""]
     return "\n".join(lines)
-
-
-def _advice(config: configuration.Config, role: str, engine: str) -> str:
-    """How to get a better engine than the one that the server has chosen itself."""
-    if role == "asr" and config.asr_engine == "auto":
-        return registry.advice(engine, "asr", config.engine_settings, config.asr_devices())
-    if role == "tts" and config.tts_engine == "auto":
-        return registry.advice(engine, "tts", config.engine_settings, config.tts_devices())
-    return ""
 
 
 def _examples(config: configuration.Config, running: Running, base: str) -> list[str]:

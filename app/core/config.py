@@ -157,7 +157,8 @@ class Config(BaseModel):
     """Folder for what is written at run time; nothing is, in this version."""
 
     voices_dir: HomePath = Path("voices")
-    """Folder with the owner's aliases.toml, names for voices."""
+    """Folder with the owner's aliases.toml, names for voices, and with recordings of voices to
+    clone (the sherpa-onnx engine with ZipVoice)."""
 
     # --- logs ---------------------------------------------------------------------------------
     log_level: LogLevel = "INFO"
@@ -198,7 +199,7 @@ class Config(BaseModel):
     there is a GPU, can be had; `funspeech doctor` lists them."""
 
     tts_engine: Annotated[str, BeforeValidator(_lower)] = "auto"
-    """Synthesis engine: auto takes the best that is installed."""
+    """Synthesis engine: auto takes the best that is installed and whose models are here."""
 
     asr_gpus: Devices = ""
     """Devices for recognition, one replica each: empty or auto, cpu, 0, or a list such as 0,1
@@ -285,19 +286,34 @@ class Config(BaseModel):
     server, from 1 to 8."""
 
     # --- the sherpa-onnx engine ---------------------------------------------------------------
-    sherpa_streaming_model: str = "none"
-    """Folder of a streaming model (zipformer transducer or CTC, Paraformer; ONNX files and
-    tokens.txt), or none: no interim results."""
+    sherpa_streaming_model: str = "auto"
+    """Streaming model: a name that `funspeech models list` shows, a folder (zipformer transducer
+    or CTC, Paraformer; ONNX files and tokens.txt), none for no interim results, or auto: the best
+    one that is here, else zh-small."""
 
-    sherpa_offline_model: str = "none"
-    """Folder of a model for the second pass, files and REST (SenseVoice or Paraformer), or none."""
+    sherpa_offline_model: str = "auto"
+    """Model of the second pass, of files and of REST: a name, a folder (SenseVoice or Paraformer),
+    none, or auto: sensevoice-int8 if it is here."""
 
-    sherpa_punctuation_model: str = "none"
-    """Folder of a punctuation model (ct-transformer), or none."""
+    sherpa_punctuation_model: str = "auto"
+    """Punctuation: a name, a folder (ct-transformer), none, or auto: punctuation-int8 if it is
+    here."""
+
+    sherpa_voice_model: str = "auto"
+    """Model of synthesis: a name, a folder (Kokoro, Matcha, VITS, Melo, ZipVoice), or auto: the
+    best one that is here, else voice-zh-en."""
 
     sherpa_threads: int = Field(default=1, ge=1, le=1024)
-    """CPU threads of one model. More replicas (ASR_GPUS=cpu,cpu) carry more streams than more
-    threads."""
+    """CPU threads of one recognition model. More replicas (ASR_GPUS=cpu,cpu) carry more streams
+    than more threads."""
+
+    sherpa_voice_threads: int = Field(default=2, ge=1, le=1024)
+    """CPU threads of a synthesis model."""
+
+    sherpa_mirrors: str = ""
+    """Where sherpa-onnx models are downloaded from, in the order of trying, with commas between
+    them: hf=URL for a site laid out like Hugging Face, modelscope=URL for one like ModelScope,
+    release=URL for one like the releases of sherpa-onnx. Empty: the publishers' own."""
 
     sherpa_slots: int = Field(default=64, ge=1, le=65_536)
     """Sentences that may be open at once in one replica, 3 MB each with a large zipformer."""
@@ -320,7 +336,7 @@ class Config(BaseModel):
     max_streams: int = Field(default=0, ge=0)
     """Recognition streams per engine replica; 0: as many as the engine says it can carry, which is
     the most for one that finds its sentences itself, or as its worker measures when it starts
-    (funasr). Further ones are refused with 40000005."""
+    (funasr, sherpa). Further ones are refused with 40000005."""
 
     max_connections: int = Field(default=5000, ge=1)
     """Open NLS WebSocket connections per API process. The handshake of a further one is answered
@@ -419,8 +435,23 @@ class Config(BaseModel):
         }
 
 
+def overruled(config: Config, values: Mapping[str, str]) -> Config:
+    """The settings with others in the place of some, by their variables' names. An empty value is
+    the setting's own default.
+
+    Raises:
+        ConfigError: a value is malformed.
+    """
+    given = {name.lower(): value.strip() for name, value in values.items()}
+    kept = {name: value for name, value in config if name not in given}
+    try:
+        return Config.model_validate({**kept, **{k: v for k, v in given.items() if v}})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, given)) from None
+
+
 _OF_ALL_ENGINES: Final = frozenset(
-    {"asr_model_mode", "asr_enable_realtime_punc", "modelscope_cache", "offline"}
+    {"asr_model_mode", "asr_enable_realtime_punc", "modelscope_cache", "offline", "voices_dir"}
 )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+from app.core.speech import Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Advance:
     total: int
 
 
+NO_SETTINGS: Final[Mapping[str, object]] = {}
+
 Report = Callable[[Advance], None]
 """Told at least every few seconds while a call works or waits."""
 
@@ -52,11 +56,13 @@ Report = Callable[[Advance], None]
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What was found of one model. ``checked``: its files have been compared with checksums.
-    ``faults``: what is wrong, one line each; none means that it can be used."""
+    ``faults``: what is wrong, one line each; none means that it can be used. ``note``: what else
+    its owner should know of it, half a line."""
 
     folder: Path | None
     faults: tuple[str, ...]
     checked: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +80,9 @@ class ModelFiles(Protocol):
         """All that it can use, in the order in which to list them."""
         ...
 
-    def needed(self, settings: Mapping[str, object], *, on_card: bool) -> Sequence[str]:
-        """What it would load with these settings, on a card or a CPU: names of models, or
-        folders."""
+    def needed(self, settings: Mapping[str, object], role: Role, *, on_card: bool) -> Sequence[str]:
+        """What it would load for this role with these settings, on a card or a CPU: names of
+        models, or folders. Where the choice is the engine's, models that are here come first."""
         ...
 
     def inspect(self, model: str, cache: Path) -> Verdict:
@@ -87,8 +93,15 @@ class ModelFiles(Protocol):
         """The same with checksums, where they are known. No network."""
         ...
 
-    def pull(self, model: str, cache: Path, report: Report) -> Pulled:
-        """Fetch what is missing or damaged; goes on where it was broken off.
+    def pull(
+        self,
+        model: str,
+        cache: Path,
+        report: Report,
+        settings: Mapping[str, object] = NO_SETTINGS,
+    ) -> Pulled:
+        """Fetch what is missing or damaged; goes on where it was broken off. ``settings``: of the
+        engine, which may tell where from.
 
         Raises:
             EngineNotUsable: it cannot be had; the text says why, and what to do.

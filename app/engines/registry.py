@@ -28,9 +28,10 @@ class Entry:
 
     ``asr_needs`` and ``tts_needs`` are top-level Python modules; None means that the family has
     no such half. ``extra`` is the pip extra that brings them. ``auto`` tells whether ``auto`` may
-    choose it: the higher, the better; None is never chosen. ``gpu``: whether it can use a card.
-    ``models``: for an engine that downloads models, the module with its
-    :class:`~app.engines.models.ModelFiles`.
+    choose it on a CPU: the higher, the better; None is never chosen. ``auto_on_card``: the same
+    where a card is used, for an engine that can use one. ``models``: for an engine that downloads
+    models, the module with its :class:`~app.engines.models.ModelFiles`. ``prints_texts``: its
+    libraries write people's words to the standard error, which is dropped while it serves.
     """
 
     module: str
@@ -38,12 +39,17 @@ class Entry:
     tts_needs: tuple[str, ...] | None
     extra: str = ""
     auto: int | None = None
-    gpu: bool = False
+    auto_on_card: int | None = None
     models: str | None = None
+    prints_texts: bool = False
 
     def needs(self, role: Role) -> tuple[str, ...] | None:
         """The modules that ``role`` needs, or None if this family has no such half."""
         return self.asr_needs if role == "asr" else self.tts_needs
+
+    def rank(self, *, card: bool) -> int | None:
+        """How much ``auto`` would rather take it than others; None: not at all."""
+        return self.auto_on_card if card and self.auto_on_card is not None else self.auto
 
 
 ENGINES: dict[str, Entry] = {
@@ -60,13 +66,18 @@ ENGINES: dict[str, Entry] = {
         asr_needs=("torch", "modelscope_hub", "sentencepiece", "yaml"),
         tts_needs=None,
         extra="funasr",
-        auto=30,
-        gpu=True,
+        auto=15,
+        auto_on_card=30,
         models="app.engines.funasr.files",
     ),
-    # Its models are folders that the settings name: there is nothing that auto could start.
     "sherpa": Entry(
-        "app.engines.sherpa", asr_needs=("sherpa_onnx",), tts_needs=None, extra="sherpa"
+        "app.engines.sherpa",
+        asr_needs=("sherpa_onnx",),
+        tts_needs=("sherpa_onnx",),
+        extra="sherpa",
+        auto=20,
+        models="app.engines.sherpa.files",
+        prints_texts=True,
     ),
 }
 
@@ -74,7 +85,7 @@ DEVICE_FOLDER: Final = Path("/dev")
 
 
 HOW_TO_INSTALL_FUNASR: Final = (
-    "to install funasr: docs/models.md (in Docker: the image of Dockerfile.funasr)"
+    "install funasr as docs/models.md tells (in Docker: the image of Dockerfile.funasr)"
 )
 """torch has to come first, and which one depends on the machine: more than a line can tell."""
 
@@ -119,45 +130,59 @@ def choose(
                 f"engine {name!r} needs {', '.join(lacking)}; {how_to_install(ENGINES[name].extra)}"
             )
         return name
-    installed = [key for key in _by_preference(role) if missing(key, role) == []]
+    card = uses_card(devices)
+    installed = [key for key in _by_preference(role, card=card) if missing(key, role) == []]
     if not installed:
         raise EngineNotUsable(
             f"no {role} engine is installed; for one to try out, {how_to_install('embedded')}"
         )
-    card = uses_card(devices)
     at_hand = (
         key
         for key in installed
-        if (ENGINES[key].gpu and card) or not absent_models(key, settings(key), on_card=card)
+        if (card and ENGINES[key].auto_on_card is not None)
+        or not absent_models(key, role, settings(key), on_card=card)
     )
     return next(at_hand, installed[0])
 
 
 def advice(
-    chosen: str, role: Role, settings: EngineSettings, devices: Sequence[str] = ("auto",)
+    chosen: str,
+    role: Role,
+    settings: EngineSettings,
+    devices: Sequence[str] = ("auto",),
+    *,
+    program: str = "funspeech",
 ) -> str:
-    """What to do for a better engine than the one that ``auto`` has chosen for ``devices``; empty
-    if that is the best."""
-    better = _by_preference(role)
+    """What to do that ``auto`` takes a better engine than the one it has ``chosen`` for
+    ``devices``; empty if that is the best. ``program``: how this one is called in a shell."""
+    card = uses_card(devices)
+    better = _by_preference(role, card=card)
     better = better[: better.index(chosen)] if chosen in better else []
-    if not better:
-        return ""
+    if not better or ENGINES[chosen].auto_on_card is not None:
+        return ""  # what cards are for is as good on a CPU, if slower
     best = better[0]
     steps = []
     if missing(best, role):
         steps.append(how_to_install(ENGINES[best].extra))
-    if absent_models(best, settings(best), on_card=uses_card(devices)):
-        steps.append("funspeech models pull")
-    steps.append(f"{role.upper()}_ENGINE={best}")
-    return ", then ".join(steps)
+    if absent := absent_models(best, role, settings(best), on_card=card):
+        names = f" {absent[0]}" if len(absent) == 1 else ""
+        steps.append(f"{program} models pull{names}")
+    return ", then ".join((*steps, "restart"))
 
 
-def _by_preference(role: Role) -> list[str]:
+def recommended(role: Role, devices: Sequence[str] = ("auto",)) -> str | None:
+    """The best of the installed engines that download models; None if there is none."""
+    names = _by_preference(role, card=uses_card(devices))
+    with_models = (key for key in names if ENGINES[key].models and missing(key, role) == [])
+    return next(with_models, None)
+
+
+def _by_preference(role: Role, *, card: bool) -> list[str]:
     """The engines that ``auto`` may choose for a role, the best first."""
     ranked = [
-        (entry.auto, key)
+        (rank, key)
         for key, entry in ENGINES.items()
-        if entry.auto is not None and entry.needs(role) is not None
+        if (rank := entry.rank(card=card)) is not None and entry.needs(role) is not None
     ]
     return [key for _, key in sorted(ranked, reverse=True)]
 
@@ -171,13 +196,15 @@ def model_files(name: str) -> ModelFiles | None:
     return files
 
 
-def absent_models(name: str, settings: Mapping[str, object], *, on_card: bool) -> list[str]:
-    """The models that an engine would load with its ``settings``, on a card or a CPU, and that are
-    not here, or not whole. By presence and sizes; no network."""
+def absent_models(
+    name: str, role: Role, settings: Mapping[str, object], *, on_card: bool
+) -> list[str]:
+    """The models that an engine would load for ``role`` with its ``settings``, on a card or a CPU,
+    and that are not here, or not whole. By presence and sizes; no network."""
     files = model_files(name)
     if files is None:
         return []
-    cache, needed = models_folder(settings), files.needed(settings, on_card=on_card)
+    cache, needed = models_folder(settings), files.needed(settings, role, on_card=on_card)
     return [model for model in needed if files.inspect(model, cache).faults]
 
 

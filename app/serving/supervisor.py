@@ -50,7 +50,7 @@ class Running:
 
     host: str
     port: int
-    engines: tuple[tuple[str, str, str], ...]  # (role, engine, notice)
+    engines: tuple[tuple[Role, str, str], ...]  # (role, engine, notice)
 
 
 class Supervisor:
@@ -160,9 +160,10 @@ class Supervisor:
     async def _tell_ready(self) -> None:
         for child in [*self.workers, *self.apis]:
             await child.ready.wait()
-        engines = []
+        engines: list[tuple[Role, str, str]] = []
         for child in self.workers:
-            role, engine = str(child.spec.config["role"]), str(child.spec.config["engine"])
+            role: Role = "asr" if child.spec.config["role"] == "asr" else "tts"
+            engine = str(child.spec.config["engine"])
             entry = (role, engine, str(child.facts.get("notice", "")))
             if entry not in engines:
                 engines.append(entry)
@@ -229,7 +230,7 @@ class Supervisor:
         replicas: int,
     ) -> Child:
         environment = {}
-        if not registry.ENGINES[engine].gpu:
+        if registry.ENGINES[engine].auto_on_card is None:
             if device.startswith("cuda"):
                 log.warning("this engine runs on the CPU only", engine=engine, asked_for=device)
             device = "cpu"

@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor, nn
 
 from app.core.errors import EngineNotUsable
-from app.engines.funasr.reading import check_file, read_bytes
+from app.engines.reading import check_file, read_bytes
 
 Known = TypeVar("Known", bound=msgspec.Struct)
 

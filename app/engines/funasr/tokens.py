@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from app.core.errors import EngineNotUsable
 from app.engines.funasr.checkpoint import read_tokens, unusable
-from app.engines.funasr.reading import check_file
+from app.engines.reading import check_file
 
 SENTENCEPIECE_FILE: Final = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 GOES_ON: Final = "@@"

@@ -45,7 +45,7 @@ def test_engine_auto(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert finding.level == "OK"
     assert finding.text.startswith("ASR_ENGINE=auto takes embedded; installed: ")
     assert "fake" in finding.text
-    assert finding.remedy == "better: funspeech models pull, then ASR_ENGINE=funasr"
+    assert finding.remedy == "better: funspeech models pull zh-small, then restart"
 
 
 def test_engine_missing(monkeypatch: pytest.MonkeyPatch) -> None:

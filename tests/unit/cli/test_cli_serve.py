@@ -11,14 +11,15 @@ from app import __version__
 from app.cli.serve import TellingSupervisor, announce, banner, reread
 from app.core.config import Config
 from app.core.log_sink import LogSink
+from app.core.speech import Role
 from app.serving.supervisor import Running
 
 CERTIFICATE = Path(__file__).parents[2] / "support" / "self_signed.pem"
-BOTH = (("asr", "fake", "for tests"), ("tts", "fake", ""))
+BOTH: tuple[tuple[Role, str, str], ...] = (("asr", "fake", "for tests"), ("tts", "fake", ""))
 
 
 def shown(
-    host: str = "127.0.0.1", engines: tuple[tuple[str, str, str], ...] = BOTH, **settings: object
+    host: str = "127.0.0.1", engines: tuple[tuple[Role, str, str], ...] = BOTH, **settings: object
 ) -> str:
     config = Config.model_validate({"host": host, **settings})
     return banner(config, Running(host, 8391, engines))

@@ -44,6 +44,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModelHub]:
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("HOST", "127.0.0.1")
+        monkeypatch.setenv("ASR_ENGINE", "funasr")
+        monkeypatch.setenv("TTS_ENGINE", "fake")
         monkeypatch.setattr(registry, "has_nvidia_card", lambda: False)
         yield server
 
@@ -53,13 +55,18 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
+
+
 def funspeech(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["models", *arguments])
 
 
 def states() -> dict[str, tuple[bool, str]]:
     rows = json.loads(funspeech("list", "--json").stdout)
-    return {row["name"]: (row["needed"], row["state"]) for row in rows}
+    return {row["name"]: (row["needed"], row["state"]) for row in rows if row["engine"] == "funasr"}
 
 
 def test_list_tells_what_is_needed_and_what_is_here(cache: Path) -> None:
@@ -73,7 +80,9 @@ def test_list_tells_what_is_needed_and_what_is_here(cache: Path) -> None:
 
 def test_list_for_people_and_scripts(cache: Path) -> None:
     lines = [line.split("\t") for line in funspeech("list").stdout.splitlines()]
-    assert [line[0] for line in lines] == [model.name for model in MODELS]
+    sherpa = registry.model_files("sherpa")
+    assert sherpa is not None
+    assert [line[0] for line in lines] == [model.name for model in (*sherpa.models(), *MODELS)]
     vad = lines[-1]
     assert vad == ["fsmn-vad", "voice activity detection", "zh", "1.8 MB", "-", "absent"]
 
@@ -99,7 +108,7 @@ def test_a_card_needs_the_vad_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "names"),
     [
         ({}, PULLED),
-        ({"ASR_ENGINE": "funasr", "ASR_MODEL_MODE": "offline"}, PULLED[1:]),
+        ({"ASR_MODEL_MODE": "offline"}, PULLED[1:]),
         ({"ASR_ENGINE": "embedded"}, []),
     ],
 )
@@ -115,6 +124,19 @@ def test_pull_fetches_what_the_settings_need(
     found = {path.parent.name for path in cache.rglob("model.pt")}
     wanted = {m.source.partition("/")[2] for m in MODELS if m.name in names}
     assert found == wanted
+
+
+@pytest.mark.usefixtures("installed")
+def test_where_the_server_may_choose_a_cpu_needs_the_small_models_of_sherpa(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ASR_ENGINE", "auto")
+    monkeypatch.setenv("TTS_ENGINE", "auto")
+    rows = json.loads(funspeech("list", "--json").stdout)
+    assert [row["name"] for row in rows if row["needed"]] == ["zh-small", "voice-zh-en"]
+    monkeypatch.setattr(registry, "has_nvidia_card", lambda: True)
+    rows = json.loads(funspeech("list", "--json").stdout)
+    assert [row["name"] for row in rows if row["needed"]] == ["voice-zh-en", *PULLED]
 
 
 def test_pull_says_what_it_did(cache: Path) -> None:
@@ -139,7 +161,7 @@ def test_unknown_names_and_offline_are_refused(
 ) -> None:
     done = funspeech("pull", "fsmn-vad", "ct-pun")
     assert done.exit_code == 1
-    assert "there is no model ct-pun; the models are: paraformer-zh-streaming" in done.stderr
+    assert "there is no model ct-pun; the models are: zh-large, " in done.stderr
     monkeypatch.setenv("OFFLINE", "true")
     done = funspeech("pull")
     assert done.exit_code == 1 and "OFFLINE=true forbids downloads" in done.stderr
@@ -235,16 +257,12 @@ def on_a_terminal(
 
 def findings(**environ: str) -> dict[str, list[checks.Finding]]:
     cache = os.environ["MODELSCOPE_CACHE"]
-    config = load(None, {"MODELSCOPE_CACHE": cache, "ASR_ENGINE": "funasr", **environ})
+    settings = {"MODELSCOPE_CACHE": cache, "ASR_ENGINE": "funasr", "TTS_ENGINE": "fake"}
+    config = load(None, {**settings, **environ})
     found: dict[str, list[checks.Finding]] = {}
     for finding in checks.check_models(config):
         found.setdefault(finding.level, []).append(finding)
     return found
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
 
 
 @pytest.mark.usefixtures("installed")
@@ -298,7 +316,7 @@ def test_doctor_is_silent_about_engines_without_models() -> None:
 def test_the_banner_tells_how_to_recognise_better(cache: Path) -> None:
     running_now = Running("127.0.0.1", 8000, (("asr", "embedded", "commands"),))
     text = banner(Config(modelscope_cache=cache), running_now)
-    advice = "for better recognition: funspeech models pull, then ASR_ENGINE=funasr"
+    advice = "for better recognition: funspeech models pull zh-small, then restart"
     assert f"  recognition  embedded: commands\n{'':<15}{advice}\n" in text
     chosen = banner(Config(modelscope_cache=cache, asr_engine="embedded"), running_now)
     assert "better" not in chosen

@@ -194,6 +194,7 @@ OF_ALL_ENGINES = {
     "ASR_ENABLE_REALTIME_PUNC": False,
     "MODELSCOPE_CACHE": str(Path("~/.cache/modelscope").expanduser()),
     "OFFLINE": False,
+    "VOICES_DIR": "voices",
 }
 
 

@@ -18,7 +18,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.core.errors import EngineNotUsable
-from app.engines.funasr import catalogue, download, manifest
+from app.engines import manifest
+from app.engines.funasr import catalogue, download
 from app.engines.funasr.files import MODEL_FILES, ensure, locate
 from app.engines.models import Advance, Model, Report, Verdict
 from tests.support.model_hub import ModelHub, running

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engines.funasr.reading import check_file, read_bytes, size_of
+from app.engines.reading import check_file, read_bytes, size_of
 
 
 def test_a_file_and_a_link_to_one(tmp_path: Path) -> None:

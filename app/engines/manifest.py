@@ -1,8 +1,8 @@
 """What a downloaded model consists of, written beside it: ``.funspeech.json``.
 
-The sizes and SHA-256 sums are those of the hub's file list at the time of the download, or of what
-came where the list has none. The file is written last, so a folder that has it was complete once.
-Only ``funspeech`` writes it: folders that modelscope made have none.
+The sizes and SHA-256 sums are those that the publisher told at the time of the download, or of what
+came where none were told. The file is written last, so a folder that has it was complete once. Only
+``funspeech`` writes it: folders that somebody else made have none.
 
 A folder may have come from somebody else, so what the manifest says is not trusted: only the
 model's own files are looked at, and no file that is damaged is touched but those.
@@ -19,7 +19,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from app.engines.funasr.reading import read_bytes, size_of
+from app.engines.reading import read_bytes, size_of
 
 NAME: Final = ".funspeech.json"
 _MOST_BYTES: Final = 1_000_000
@@ -33,12 +33,14 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Manifest(msgspec.Struct, frozen=True):
-    """``source`` and ``revision``: which model at the hub; ``files`` by their relative paths."""
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``source`` and ``revision``: which model at its publisher's; ``files`` by their relative
+    paths. ``recorded``: those of them whose sums nobody had told: they are of what came."""
 
     source: str
     revision: str
     files: dict[str, File]
+    recorded: tuple[str, ...] = ()
 
 
 def read(folder: Path, names: Collection[str]) -> Manifest | None:
@@ -49,7 +51,8 @@ def read(folder: Path, names: Collection[str]) -> Manifest | None:
     except (OSError, ValueError):
         return None
     files = {name: file for name, file in found.files.items() if name in names}
-    return Manifest(found.source, found.revision, files)
+    recorded = tuple(name for name in found.recorded if name in files)
+    return Manifest(found.source, found.revision, files, recorded)
 
 
 def write(folder: Path, manifest: Manifest) -> None:

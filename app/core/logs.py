@@ -3,7 +3,8 @@
 One process writes the log: the supervisor (``app/core/log_sink.py``). Every other process calls
 :func:`setup_child` once; its records, from structlog and from the standard library alike, then
 leave as one line of JSON each on its stderr, which is a pipe to the supervisor. What native
-libraries print to stderr goes the same way as plain text.
+libraries print to stderr goes the same way as plain text, unless it is dropped
+(``app/core/native_output.py``).
 
 A call to a logger never blocks: lines wait in a bounded queue for a writer thread, and when the
 queue is full they are dropped and counted.

@@ -37,6 +37,8 @@ DRAIN_GRACE_S: Final = 5.0
 """For a process that is replaced to end, after its time to drain."""
 
 _MAX_LINE: Final = 64 * 1024
+_MAX_LAST_LINE: Final = 300
+"""Characters of what a child wrote last, for its owner."""
 
 
 class StartFailed(Exception):
@@ -115,6 +117,7 @@ class Child:
         self._planned_end = False
         self._ended = asyncio.Event()  # set between two processes
         self._fatal = ""  # why the process cannot work here
+        self._doing = self._last_line = ""  # before it was ready: what it told, and what it printed
         self._kept: dict[str, Any] = {}  # for the config of the next process
 
     @property
@@ -154,15 +157,27 @@ class Child:
             stable = served and loop.time() - self._ready_since > STABLE_AFTER_S
             failures = 1 if stable else failures + 1
             if not was_ready and failures >= MAX_FAILED_STARTS:
-                raise StartFailed(f"{self.spec.name} ended {failures} times before it was ready")
+                raise StartFailed(
+                    f"{self.spec.name} ended {failures} times before it was ready, at last "
+                    f"{self._how_it_ended(code)}"
+                )
             delay = RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S)) - 1]
             self._count_restart(planned=False)
             if not self._killed:  # else that was told
-                self._log_end(code, delay)
+                self._log_end(code, delay, served=served)
             await asyncio.sleep(delay)
 
-    def _log_end(self, code: int | None, delay: float) -> None:
-        reason = {"reason": self._fatal} if self._fatal else {}
+    def _how_it_ended(self, code: int | None) -> str:
+        """For the owner, of a process that was not ready yet. A native library that cannot work
+        with a file ends its process without another word than that on the standard error."""
+        how = f"with exit code {code}" if code is None or code >= 0 else f"by signal {-code}"
+        doing = f", {self._doing}" if self._doing else ""
+        wrote = f"; it wrote: {self._last_line}" if self._last_line else ""
+        return f"{how}{doing}{wrote}"
+
+    def _log_end(self, code: int | None, delay: float, *, served: bool) -> None:
+        why = self._fatal or ("" if served else self._how_it_ended(code))
+        reason = {"reason": why} if why else {}
         log.error(
             "process ended, restarting it",
             child=self.spec.name,
@@ -246,7 +261,7 @@ class Child:
         with ours, theirs:
             ours.setblocking(False)
             self._control, self._killed, self._reload = ours, False, False
-            self._planned_end, self._fatal = False, ""
+            self._planned_end, self._fatal, self._doing, self._last_line = False, "", "", ""
             descriptors = [theirs.fileno(), *(each.fileno() for each in self.spec.inherited)]
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -331,7 +346,8 @@ class Child:
         if "beat" in message:
             self._pulse.beat(message["beat"])
         elif "progress" in message:
-            log.debug("starting", child=self.spec.name, doing=message["progress"])
+            self._doing = message["progress"]
+            log.debug("starting", child=self.spec.name, doing=self._doing)
             if self._deadline is not None and not self._deadline.expired():
                 self._deadline.reschedule(asyncio.get_running_loop().time() + self._start_timeout_s)
         elif "fatal" in message:
@@ -351,6 +367,14 @@ class Child:
             if len(rest) > _MAX_LINE:
                 lines, rest = [*lines, rest], b""
             for line in lines:
-                self._emit_line(self.spec.name, line)
+                self._take_line(line)
         if rest:
-            self._emit_line(self.spec.name, rest)
+            self._take_line(rest)
+
+    def _take_line(self, line: bytes) -> None:
+        """While it starts, remember the last one that is no record. Those of a child that serves
+        may have people's words."""
+        if not self.ready.is_set() and line.strip() and not line.startswith(b"{"):
+            text = line.decode("utf-8", "replace").strip()[:_MAX_LAST_LINE]
+            self._last_line = "".join(char if char.isprintable() else " " for char in text)
+        self._emit_line(self.spec.name, line)

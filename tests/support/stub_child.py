@@ -33,6 +33,16 @@ def main() -> None:
         case "refuse":
             control.fatal("no weights: run funspeech models pull")
             sys.exit(3)
+        case "vanish":  # as a native library does that finds no way to go on
+            control.progress("loading zipformer")
+            os.write(2, b"model.cc:115 no T in the \x1b[31mmetadata\n\n")
+            os.write(2, b'{"event": "a record"}\n')
+            os._exit(255)
+        case "serve and vanish":
+            control.progress("loading zipformer")
+            control.ready(pid=os.getpid())
+            os.write(2, "you said 你好\n".encode())
+            os._exit(255)
         case "crash":
             sys.exit(1)
         case "hang":

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from app.core import logs, metrics
+from app.core import logs, metrics, native_output
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
 from app.engines import registry
@@ -21,13 +21,15 @@ from app.serving.worker.server import WorkerServer
 
 
 class WorkerConfig(msgspec.Struct, kw_only=True):
-    """What a worker is told. ``settings`` are the engine's own; ``max_streams`` and
+    """What a worker is told. ``model``: a label of MODELS_FILE, "" for the server's own, which the
+    worker itself has no use for. ``settings`` are the engine's own; ``max_streams`` and
     ``threads`` (of a synthesis worker) 0 are its choice; ``second_pass_budget_ms``: see
     :class:`app.serving.worker.refining.Refiner`. ``measured``: what the worker before this one
     has found out (``calibration.py``); nothing at the first start."""
 
     name: str
     role: Role
+    model: str = ""
     engine: str
     device: str
     settings: dict[str, object]
@@ -62,6 +64,8 @@ async def _serve(config: WorkerConfig, control: Control, listener: socket.socket
     # Models and libraries stay: the collector need not walk through them in the middle of a step.
     gc.collect()
     gc.freeze()
+    if registry.ENGINES[config.engine].prints_texts:
+        native_output.drop()
     control.ready(
         notice=engine.capabilities.notice if engine else "", keep={"measured": server.measured}
     )
@@ -75,7 +79,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     control = Control(int(sys.argv[1]))
     config = msgspec.convert(control.read_config(), WorkerConfig)
-    logs.setup_child(config.name, config.log_level)
+    logs.setup_child(config.name, config.log_level, fd=native_output.own_stderr())
     metrics.name_process(config.name, Path(config.metrics))
     control.watch()
     listener = socket.socket(fileno=int(sys.argv[2]))

@@ -139,6 +139,31 @@ async def test_what_a_child_keeps_is_in_the_config_of_the_next_one() -> None:
     await keeping
 
 
+async def test_one_that_vanishes_at_the_start_is_told_of_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0,))
+    with capture_logs() as records, pytest.raises(StartFailed) as failed:
+        await child("vanish").keep()
+    why = "with exit code 255, loading zipformer; it wrote: model.cc:115 no T in the  [31mmetadata"
+    assert str(failed.value) == f"stub ended 3 times before it was ready, at last {why}"
+    assert [record["reason"] for record in records if "reason" in record] == [why, why]
+
+
+async def test_what_one_that_served_wrote_is_in_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "RESTART_DELAYS_S", (0.0,))
+    stub = child("serve and vanish")
+    with capture_logs() as records:
+        keeping = asyncio.create_task(stub.keep())
+        while stub.restarts < 3:  # noqa: ASYNC110 - a counter
+            await asyncio.sleep(0.01)
+        await stub.stop(grace_s=10)
+        await keeping
+    ended = [record for record in records if record["event"].startswith("process ended")]
+    assert len(ended) >= 2
+    assert not any("reason" in record for record in ended)
+
+
 @pytest.mark.parametrize("does", ["crash", "hang"])
 async def test_a_child_that_never_gets_ready_is_given_up(
     does: str, monkeypatch: pytest.MonkeyPatch

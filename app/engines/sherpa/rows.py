@@ -122,15 +122,19 @@ def _graph(
     found: list[bytes | tuple[int, int]] = [_constants(version)]
     nodes: list[_Node] = []
     quantised: list[_Node] = []
+    scales: set[str] = set()
     for field in fields(data, begin, end):
         node = _node(data, field.begin, field.end) if field.number == _NODE else None
         if node is not None:
             nodes.append(node)
-        if node is None or node.operator != _QUANTISE:
+        if node is not None and node.operator == _QUANTISE:
+            found.append(_scaled_by_row(node, f"rows{len(quantised)}_", version))
+            quantised.append(node)
+            scales.update(node.outputs[1:2])
+        elif node is not None and node.operator == "Mul" and scales & set(node.inputs):
+            found.append(_kept_apart(node))
+        else:
             found.append((field.tag, field.end))
-            continue
-        found.append(_scaled_by_row(node, f"rows{len(quantised)}_", version))
-        quantised.append(node)
     _check(data, nodes, quantised)
     return found, len(quantised)
 
@@ -230,6 +234,18 @@ def _scaled_by_row(node: _Node, prefix: str, version: int) -> bytes:
         *(_operator("Identity", ["rows_zero"], name) for name in zero if name),
     ]
     return b"".join(written)
+
+
+def _kept_apart(product: _Node) -> bytes:
+    """A product with scales, and behind it the maximum of that alone, which changes nothing.
+
+    Without it the runtime makes one operator, MatMulIntegerToFloat, of the product of matrices, of
+    this one and of a bias behind them, and multiplies the bias by the rows' scales too: no error,
+    and nearly no bias (onnxruntime 1.28.2 and 1.31.1, from the level ORT_ENABLE_EXTENDED on).
+    """
+    (output,) = product.outputs
+    between = f"rows_{output}"
+    return _operator("Mul", product.inputs, between) + _operator("Max", [between], output)
 
 
 def _operator(kind: str, inputs: Sequence[str], output: str, *attributes: bytes) -> bytes:

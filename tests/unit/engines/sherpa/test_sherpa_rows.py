@@ -22,14 +22,17 @@ from app.engines.sherpa.streaming import StreamingRecognizer
 from tests.support.sherpa import paraformer, sense_voice, zipformer1, zipformer2
 from tests.support.sherpa.graphs import FLOAT, Graph
 from tests.support.sherpa.hearing import padded
+from tests.support.sherpa.int8 import in_int8
 from tests.support.sherpa.tones import LETTERS, spoken
 
 RNG = np.random.default_rng(6)
 WEIGHTS = RNG.integers(-127, 128, (16, 5)).astype(np.int8)
 
 
-def product(path: Path, *, consumer: str = "MatMulInteger", version: int = 17) -> Path:
-    """x (N, T, 16) times WEIGHTS / 100, in int8 as quantize_dynamic writes it."""
+def product(
+    path: Path, *, consumer: str = "MatMulInteger", version: int = 17, bias: float | None = None
+) -> Path:
+    """x (N, T, 16) times WEIGHTS / 100, in int8 as quantize_dynamic writes it, and ``bias``."""
     graph = Graph()
     values = graph.input("x", FLOAT, ["N", "T", 16])
     quantised, scale, zero = graph.ops(3, "DynamicQuantizeLinear", values)
@@ -39,7 +42,10 @@ def product(path: Path, *, consumer: str = "MatMulInteger", version: int = 17) -
     else:
         whole = graph.op(consumer, quantised, quantised)
     by = graph.op("Mul", scale, graph.floats(0.01))
-    graph.output(graph.op("Mul", graph.as_float(whole), by), "y", FLOAT, ["N", "T", 5])
+    found = graph.op("Mul", graph.as_float(whole), by)
+    if bias is not None:
+        found = graph.op("Add", found, graph.floats([bias] * 5))
+    graph.output(found, "y", FLOAT, ["N", "T", 5])
     graph.save(path, {"key": "value"})
     if version != 17:
         model = onnx.load(str(path))
@@ -65,6 +71,17 @@ def test_rows_are_independent_and_right(tmp_path: Path, version: int) -> None:
     np.testing.assert_array_equal(computed(new, both)[:1], computed(new, quiet))
     exact = quiet @ (WEIGHTS.astype(np.float32) / 100)
     assert np.abs(computed(new, quiet) - exact).max() < 0.03 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("version", [11, 13, 17, 18, 21])
+def test_a_bias_is_not_scaled(tmp_path: Path, version: int) -> None:
+    """By the runtime, which makes one operator of a product and what follows."""
+    new = tmp_path / "new.onnx"
+    rewrite(product(tmp_path / "old.onnx", version=version, bias=10.0), new)
+    onnx.checker.check_model(str(new))
+    values = RNG.normal(0, 1, (2, 3, 16)).astype(np.float32)
+    exact = values @ (WEIGHTS.astype(np.float32) / 100)
+    assert np.abs(computed(new, values) - 10.0 - exact).max() < 0.03 * np.abs(exact).max()
 
 
 def test_all_else_stays(tmp_path: Path) -> None:
@@ -97,39 +114,6 @@ def test_another_use_of_a_scale_is_refused(tmp_path: Path) -> None:
 # Models in int8, as they are published
 
 
-def in_int8(path: Path) -> None:
-    """MatMul by constants → DynamicQuantizeLinear, MatMulInteger, Cast, Mul."""
-    model = onnx.load(str(path))
-    constants = {each.name: each for each in model.graph.initializer}
-    nodes: list[onnx.NodeProto] = []
-    for index, node in enumerate(model.graph.node):
-        weights = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-        if weights is None:
-            nodes.append(node)
-            continue
-        values = onnx.numpy_helper.to_array(weights)
-        scale = np.float32(max(np.abs(values).max() / 127, 1e-9))
-        names = [f"int8_{index}_{part}" for part in ("w", "s", "q", "qs", "z", "whole", "f", "by")]
-        w, s, q, qs, z, whole, f, by = names
-        model.graph.initializer.extend(
-            [
-                onnx.numpy_helper.from_array(np.round(values / scale).astype(np.int8), w),
-                onnx.numpy_helper.from_array(np.array(scale), s),
-            ]
-        )
-        make = onnx.helper.make_node
-        nodes += [
-            make("DynamicQuantizeLinear", [node.input[0]], [q, qs, z]),
-            make("MatMulInteger", [q, w, z], [whole]),
-            make("Cast", [whole], [f], to=onnx.TensorProto.FLOAT),
-            make("Mul", [qs, s], [by]),
-            make("Mul", [f, by], [node.output[0]]),
-        ]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, str(path))
-
-
 KINDS: dict[str, tuple[Callable[[Path], Path], Role, str]] = {
     "zipformer2": (zipformer2.transducer, "streaming", "encoder.onnx"),
     "zipformer1": (zipformer1.transducer, "streaming", "encoder.onnx"),
@@ -148,7 +132,8 @@ def test_streams_in_int8_share_calls_and_give_what_they_give_alone(
     folder = build(tmp_path)
     in_int8(folder / name)
     setting = f"SHERPA_{role.upper()}_MODEL"
-    parts = FAMILY.recognizer("cpu", {setting: str(folder)}, lambda doing: None)
+    others = {f"SHERPA_{part}_MODEL": "none" for part in ("STREAMING", "OFFLINE", "PUNCTUATION")}
+    parts = FAMILY.recognizer("cpu", {**others, setting: str(folder)}, lambda doing: None)
     assert isinstance(parts, RecognizerParts)
     gains = [1.0, 0.4, 0.2, 0.1] * 3
     sounds = [np.float32(gain) * padded(spoken(LETTERS)) for gain in gains]

@@ -309,6 +309,33 @@ class Synthesizer(Protocol):
         ...
 
 
+class SpeakerEmbedderCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a speaker embedder works with. ``sample_rate``: Hz of the audio that it takes.
+    ``dimension``: how many numbers an embedding has."""
+
+    sample_rate: int
+    dimension: int
+
+
+class SpeakerEmbedder(Protocol):
+    """Turns speech into numbers that are alike for the same person."""
+
+    @property
+    def capabilities(self) -> SpeakerEmbedderCapabilities:
+        """Constant for the life of the object. Any thread."""
+        ...
+
+    def embed(self, samples: Float32) -> Float32:
+        """The embedding of one person's speech, float32 in [-1, 1], shape (n,): of shape
+        (``dimension``,) and L2-normalised, so that the dot product of two is their cosine
+        similarity. One thread, one call at a time.
+
+        Raises:
+            BadAudio: it is too short, or there is nothing to be heard.
+        """
+        ...
+
+
 @runtime_checkable
 class EngineFamily(Protocol):
     """What a module of ``app/engines`` offers to the registry, as its attribute ``FAMILY``.

@@ -26,7 +26,18 @@ from app.engines.base import (
     Synthesizer,
 )
 from tests.support import random_offline, random_paraformer
-from tests.support.sherpa import paraformer, zipformer1, zipformer2
+from tests.support.sherpa import (
+    kokoro,
+    matcha,
+    paraformer,
+    punctuation,
+    sense_voice,
+    vits,
+    zipformer1,
+    zipformer2,
+    zipvoice,
+)
+from tests.support.sherpa.recordings import write_recording
 from tests.support.sherpa.tones import spoken
 
 Streams = SentenceRecognizer | EndpointingRecognizer
@@ -46,6 +57,16 @@ SHERPA_KINDS: Mapping[str, Callable[[Path], Path]] = {
     "sherpa zipformer1": zipformer1.transducer,
     "sherpa CTC": zipformer2.ctc,
     "sherpa Paraformer": paraformer.streaming,
+}
+NO_SHERPA_MODELS: Mapping[str, object] = {
+    f"SHERPA_{part}_MODEL": "none" for part in ("STREAMING", "OFFLINE", "PUNCTUATION")
+}
+SHERPA_VOICES: Mapping[str, Callable[[Path], Path]] = {
+    "sherpa Kokoro": kokoro.kokoro,
+    "sherpa Matcha": matcha.matcha,
+    "sherpa Melo": vits.melo,
+    "sherpa VITS": vits.vits,
+    "sherpa ZipVoice": zipvoice.zipvoice,
 }
 TONES = ("你好世界天气今明", "明今气天界", "你你好好世界", "今")
 """What sherpa's tiny models hear, in place of ``SENTENCES``."""
@@ -69,9 +90,15 @@ def _recognizers() -> list[str]:
     ]
 
 
+def _synthesizers() -> list[str]:
+    return [
+        kind for name in _with("tts") for kind in (SHERPA_VOICES if name == "sherpa" else [name])
+    ]
+
+
 def _settings(kind: str, folder: Path) -> Mapping[str, object]:
     if build := SHERPA_KINDS.get(kind):
-        return {"SHERPA_STREAMING_MODEL": str(build(folder)), "SHERPA_SLOTS": 6}
+        return {**NO_SHERPA_MODELS, "SHERPA_STREAMING_MODEL": str(build(folder)), "SHERPA_SLOTS": 6}
     return funasr_settings(folder) if kind == "funasr" else SETTINGS
 
 
@@ -93,6 +120,25 @@ def funasr_settings(folder: Path) -> dict[str, object]:
         "ASR_ENABLE_REALTIME_PUNC": True,
         "OFFLINE": True,
     }
+
+
+def sherpa_settings(folder: Path, offline: Callable[[Path], Path]) -> dict[str, object]:
+    """Tiny models for all parts, in ``folder``; ``offline`` builds that of whole sentences."""
+    return {
+        "SHERPA_STREAMING_MODEL": str(zipformer2.transducer(folder / "streaming")),
+        "SHERPA_OFFLINE_MODEL": str(offline(folder / "offline")),
+        "SHERPA_PUNCTUATION_MODEL": str(punctuation.ct_transformer(folder / "punctuation")),
+        "SHERPA_SLOTS": 6,
+        "ASR_ENABLE_REALTIME_PUNC": True,
+    }
+
+
+PARTS: Mapping[str, Callable[[Path], dict[str, object]]] = {
+    "funasr": funasr_settings,
+    "sherpa SenseVoice": lambda folder: sherpa_settings(folder, sense_voice.sense_voice),
+    "sherpa Paraformer": lambda folder: sherpa_settings(folder, paraformer.offline),
+}
+"""The engines that have all parts, by name and kind, and their settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +175,61 @@ def knows_silence(loaded: Loaded) -> bool:
     return loaded.knows_silence
 
 
+@pytest.fixture(scope="session", params=PARTS)
+def in_parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    kind = str(request.param)
+    name = kind.partition(" ")[0]
+    _require(name, "asr")
+    settings = PARTS[kind](tmp_path_factory.mktemp("models"))
+    engine = registry.load(name).recognizer("cpu", settings, lambda doing: None)
+    return Loaded(engine, knows_silence=name != "funasr", hears_tones=name == "sherpa")
+
+
 @pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> RecognizerParts:
-    """The engine that has all parts."""
-    _require("funasr", "asr")
-    settings = funasr_settings(tmp_path_factory.mktemp("models"))
-    engine = registry.load("funasr").recognizer("cpu", settings, lambda doing: None)
-    assert isinstance(engine, RecognizerParts)
-    return engine
+def parts(in_parts: Loaded) -> RecognizerParts:
+    """An engine that has all parts."""
+    assert isinstance(in_parts.engine, RecognizerParts)
+    return in_parts.engine
 
 
-@pytest.fixture(scope="session", params=_with("tts"))
-def synthesizer(request: pytest.FixtureRequest) -> Synthesizer:
-    name = str(request.param)
+def _voice_settings(kind: str, folder: Path) -> Mapping[str, object]:
+    if build := SHERPA_VOICES.get(kind):
+        write_recording(folder / "voices", "anna", "你好世界天气")
+        return {
+            "SHERPA_VOICE_MODEL": str(build(folder / "model")),
+            "SHERPA_VOICE_THREADS": 1,
+            "VOICES_DIR": folder / "voices",
+        }
+    return SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """``knows_everything``: it reads any text of the languages of its voices. Others know the words
+    of a small lexicon, and have the presets that their model has voices for."""
+
+    engine: Synthesizer
+    knows_everything: bool
+
+
+@pytest.fixture(scope="session", params=_synthesizers())
+def speaking(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Speaking:
+    kind = str(request.param)
+    name = kind.partition(" ")[0]
     _require(name, "tts")
-    return registry.load(name).synthesizer("cpu", SETTINGS, lambda doing: None)
+    settings = _voice_settings(kind, tmp_path_factory.mktemp("voice"))
+    engine = registry.load(name).synthesizer("cpu", settings, lambda doing: None)
+    return Speaking(engine, knows_everything=name != "sherpa")
+
+
+@pytest.fixture(scope="session")
+def synthesizer(speaking: Speaking) -> Synthesizer:
+    return speaking.engine
+
+
+@pytest.fixture(scope="session")
+def knows_everything(speaking: Speaking) -> bool:
+    return speaking.knows_everything
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the parts of a recogniser promise in ``app/engines/base.py``, on the engine that has all."""
+"""What the parts of a recogniser promise in ``app/engines/base.py``, on engines that have all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from app.engines.base import (
     Segment,
     VoiceDetector,
 )
+from tests.contract.conftest import TONES, Loaded
+from tests.support.sherpa.hearing import padded
+from tests.support.sherpa.tones import spoken
 
 TEXTS = ("今天天气怎么样我们去公园吧", "", "hello world this is a test", "一二三四五六七八九十" * 6)
 MARKS = set("，。？！、,.?! ")
 
 
 @pytest.fixture
-def clips(sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
+def clips(in_parts: Loaded, sentences_at: Mapping[int, list[Float32]]) -> list[Float32]:
+    if in_parts.hears_tones:
+        return [padded(spoken(text)) for text in TONES]
     return sentences_at[16_000]
 
 
@@ -46,11 +51,10 @@ def punctuator(parts: RecognizerParts, request: pytest.FixtureRequest) -> Punctu
     return found
 
 
-@pytest.fixture(scope="session", params=["engine", "server"])
-def detector(parts: RecognizerParts, request: pytest.FixtureRequest) -> VoiceDetector:
-    found = parts.detector if request.param == "engine" else SileroVad()
-    assert found is not None
-    return found
+@pytest.fixture(scope="session")
+def detectors(parts: RecognizerParts) -> list[VoiceDetector]:
+    """The server's, and that of the engine if it has one."""
+    return [SileroVad(), *filter(None, [parts.detector])]
 
 
 def heard(
@@ -79,6 +83,14 @@ def test_a_sentence_is_the_same_alone_and_among_others(
     together = heard(offline, clips, options)
     assert together == [heard(offline, [clip], options)[0] for clip in clips]
     assert any(each.text for each in together)
+
+
+def test_known_speech_is_heard(
+    in_parts: Loaded, offline: OfflineRecognizer, clips: list[Float32]
+) -> None:
+    if in_parts.hears_tones:  # random weights hear what they like
+        found = heard(offline, clips, RecognitionOptions())
+        assert [each.text for each in found] == list(TONES)
 
 
 def test_audio_of_any_source_may_be_in_a_batch(
@@ -135,14 +147,15 @@ def test_a_text_is_the_same_alone_and_among_others(punctuator: Punctuator) -> No
 
 
 def test_a_stream_has_the_same_probabilities_alone_and_among_others(
-    detector: VoiceDetector, clips: list[Float32]
+    detectors: list[VoiceDetector], clips: list[Float32]
 ) -> None:
-    windows = min(len(clip) for clip in clips) // detector.window_samples
-    cut = [clip[: windows * detector.window_samples].reshape(windows, -1) for clip in clips]
-    together = follow(detector, np.stack(cut))
-    assert ((together >= 0) & (together <= 1)).all()
-    for clip, found in zip(cut, together.T, strict=True):
-        np.testing.assert_allclose(follow(detector, clip[None])[:, 0], found, atol=1e-4)
+    for detector in detectors:
+        windows = min(len(clip) for clip in clips) // detector.window_samples
+        cut = [clip[: windows * detector.window_samples].reshape(windows, -1) for clip in clips]
+        together = follow(detector, np.stack(cut))
+        assert ((together >= 0) & (together <= 1)).all()
+        for clip, found in zip(cut, together.T, strict=True):
+            np.testing.assert_allclose(follow(detector, clip[None])[:, 0], found, atol=1e-4)
 
 
 def follow(detector: VoiceDetector, streams: Float32) -> Float32:

@@ -1,7 +1,9 @@
-"""sherpa-onnx: zipformer or Paraformer for interim results, SenseVoice or Paraformer over whole
-sentences, and punctuation, on a CPU and without torch.
+"""sherpa-onnx, on a CPU and without torch: zipformer or Paraformer for interim results, SenseVoice
+or Paraformer over whole sentences, punctuation; and synthesis with Kokoro, Matcha, VITS, Melo and,
+in voices of the owner's, ZipVoice.
 
-``parts.py`` puts the recogniser together from folders that the settings name;
+``models.toml`` is the list of models that are downloaded, ``parts.py`` puts the recogniser
+together, ``synthesis.py`` has the synthesiser;
 ``docs/sherpa-engine.md`` tells what the runtime does, and what must not be done to it.
 """
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _SherpaFamily:
-    """Recognition only, on the CPU, whatever ``device`` is."""
+    """Both halves run on the CPU, whatever ``device`` is."""
 
     def recognizer(
         self, device: str, settings: Mapping[str, object], progress: Progress
@@ -36,7 +38,16 @@ class _SherpaFamily:
     def synthesizer(
         self, device: str, settings: Mapping[str, object], progress: Progress
     ) -> Synthesizer:
-        raise EngineNotUsable("engine 'sherpa' has no tts half")
+        from app.engines.sherpa.settings import SherpaOptions
+
+        options = SherpaOptions.parse(settings)
+        progress("importing sherpa-onnx")
+        try:
+            from app.engines.sherpa import files, synthesis, voice_kinds
+        except ImportError as error:
+            raise _not_usable(error) from error
+        folder = files.folders(options, "tts", progress)["voice"]
+        return synthesis.load_synthesizer(voice_kinds.find_voice_model(folder), options, progress)
 
 
 def _not_usable(error: ImportError) -> EngineNotUsable:

@@ -19,7 +19,8 @@ from app.engines.sherpa.onnx_file import OnnxFile, read_onnx, unusable
 Kind = Literal[
     "transducer", "ctc", "streaming Paraformer", "SenseVoice", "Paraformer", "ct-transformer"
 ]
-Role = Literal["streaming", "offline", "punctuation"]
+Role = Literal["streaming", "offline", "punctuation", "voice"]
+"""What a model is for; those for "voice" are in ``voice_kinds.py``."""
 
 KINDS: Final[dict[Role, tuple[Kind, ...]]] = {
     "streaming": ("transducer", "ctc", "streaming Paraformer"),
@@ -92,7 +93,7 @@ def find_model(folder: Path, role: Role) -> Model:
         model = _of_parts(folder, paths)
     else:
         whole = [path for path in paths if not path.name.startswith(_PARTS)]
-        model = _of_one_file(folder, read_onnx(_chosen(folder, whole, "model")))
+        model = _of_one_file(folder, read_onnx(chosen(folder, whole, "model")))
     if model.kind not in KINDS[role]:
         raise EngineNotUsable(
             f"{folder} has a {model.kind} model, which is not for {role}; for {role} are "
@@ -104,7 +105,7 @@ def find_model(folder: Path, role: Role) -> Model:
 def _of_parts(folder: Path, paths: Sequence[Path]) -> Model:
     found = {part: [path for path in paths if path.name.startswith(part)] for part in _PARTS}
     names = _PARTS if found["joiner"] else _PARTS[:2]
-    files = {name: read_onnx(_chosen(folder, found[name], name)) for name in names}
+    files = {name: read_onnx(chosen(folder, found[name], name)) for name in names}
     if "joiner" in files:
         return _transducer(folder, files)
     return _streaming_paraformer(folder, files)
@@ -123,7 +124,12 @@ def _of_one_file(folder: Path, file: OnnxFile) -> Model:
     raise unusable(file.path, "by its metadata it is no model of a kind that is known here")
 
 
-def _chosen(folder: Path, paths: Sequence[Path], part: str) -> Path:
+def chosen(folder: Path, paths: Sequence[Path], part: str) -> Path:
+    """The only int8 file of ``paths``, or the only file at all; ``part``: how its name begins.
+
+    Raises:
+        EngineNotUsable: there is none, or more than one.
+    """
     small = [path for path in paths if path.name.endswith(_INT8)]
     choice = small or paths
     if not choice:
@@ -250,6 +256,20 @@ def read_symbols(folder: Path, size: int) -> tuple[str, ...]:
     Raises:
         EngineNotUsable: the file cannot be read, or does not have them all.
     """
+    found = read_all_symbols(folder)
+    lacking = next((token for token in range(size) if token not in found), None)
+    if lacking is not None:
+        path = folder / TOKENS
+        raise unusable(path, f"it has no token {lacking}, and its model {size} tokens")
+    return tuple(found[token] for token in range(size))
+
+
+def read_all_symbols(folder: Path) -> dict[int, str]:
+    """All symbols in tokens.txt by their ids, where the model does not tell how many it has.
+
+    Raises:
+        EngineNotUsable: the file cannot be read, or has none.
+    """
     path = folder / TOKENS
     try:
         # As bytes: what else Unicode takes for a space or the end of a line may be a symbol.
@@ -262,7 +282,4 @@ def read_symbols(folder: Path, size: int) -> tuple[str, ...]:
         if len(symbol) > 1 or not token.isdigit():
             raise unusable(path, f"line {number} is not a symbol and its number")
         found[int(token)] = symbol[0].decode("utf-8", "replace") if symbol else " "
-    lacking = next((token for token in range(size) if token not in found), None)
-    if lacking is not None:
-        raise unusable(path, f"it has no token {lacking}, and its model {size} tokens")
-    return tuple(found[token] for token in range(size))
+    return found

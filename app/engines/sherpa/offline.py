@@ -20,7 +20,7 @@ from app.engines.sensevoice_tags import read_tags
 from app.engines.sherpa.kinds import Model
 from app.engines.sherpa.languages import languages_of
 from app.engines.sherpa.settings import SherpaOptions
-from app.engines.sherpa.spelling import words
+from app.engines.sherpa.spelling import words_of
 
 SAMPLE_RATE: Final = 16_000
 MAX_BATCH_S: Final = 10.0
@@ -99,15 +99,21 @@ class BatchedRecognizer:
             streams.append(stream)
         self._recognizer.decode_streams(streams)
         return [
-            self._hypothesis(stream.result, segment)
+            self._answer(stream.result, segment)
             for stream, segment in zip(streams, segments, strict=True)
         ]
+
+    def _answer(self, result: Any, segment: Segment) -> Hypothesis | Exception:
+        try:
+            return self._hypothesis(result, segment)
+        except Exception as error:  # its alone: the others' texts are there
+            return error
 
     def _hypothesis(self, result: Any, segment: Segment) -> Hypothesis:
         text = result.text.strip()
         heard_ms = segment.samples.size * 1000 // SAMPLE_RATE
         timed = (
-            words(text, result.tokens, result.timestamps, heard_ms)
+            words_of(result, text, heard_ms)
             if segment.options.words and self._capabilities.word_times
             else ()
         )
@@ -148,4 +154,7 @@ def load_offline(model: Model, options: SherpaOptions, progress: Progress) -> Ba
         if model.kind == "SenseVoice"
         else kinds.from_paraformer(paraformer=path, tokens=tokens, num_threads=options.threads)
     )
-    return BatchedRecognizer(recognizer, model, max_batch=options.max_batch)
+    found = BatchedRecognizer(recognizer, model, max_batch=options.max_batch)
+    # A model that ends the process does so here, and not under its first client.
+    found.recognize([Segment(np.zeros(SAMPLE_RATE, np.float32), RecognitionOptions())])
+    return found

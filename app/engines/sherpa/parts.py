@@ -10,6 +10,7 @@ from app.engines.base import (
     RecognizerParts,
 )
 from app.engines.composed import capabilities_of
+from app.engines.sherpa.files import folders
 from app.engines.sherpa.kinds import Model, Role, find_model
 from app.engines.sherpa.offline import load_offline
 from app.engines.sherpa.onnx_file import unusable
@@ -23,13 +24,15 @@ Loader = Callable[[Model, SherpaOptions, Progress], Part]
 
 
 def load_parts(options: SherpaOptions, progress: Progress) -> RecognizerParts:
-    """All models, on the CPU. The files of all of them are looked at first: the runtime would end
-    the process over some that are damaged.
+    """All models, on the CPU. Models of the catalogue that are missing are downloaded first. The
+    files of all of them are looked at before any is loaded: the runtime would end the process over
+    some that are damaged.
 
     Raises:
         EngineNotUsable: files or settings are not usable.
     """
-    models = {role: find_model(folder, role) for role, folder in options.folders().items()}
+    found = folders(options, "asr", progress)
+    models = {role: find_model(folder, role) for role, folder in found.items()}
 
     def loaded(role: Role, load: Loader[Part]) -> Part | None:
         return _loaded(models[role], load, options, progress) if role in models else None

@@ -78,9 +78,10 @@ def _written(mark: str, before: str) -> str:
 
 
 def _is_known(char: str) -> bool:
-    """No letter, or a Latin one without an accent, or Chinese."""
+    """No letter, or a Latin one without an accent, or Chinese. No half of a character: the runtime
+    takes no text with one, and its error would show the text."""
     if char.isascii() or not char.isalpha():
-        return True
+        return not "\ud800" <= char <= "\udfff"
     return unicodedata.name(char, "").startswith("CJK ")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Final
+from itertools import accumulate
+from typing import Any, Final
 
 from app.core.speech import Word
 
@@ -19,6 +20,16 @@ _LAST_TOKEN_MS: Final = 120
 """How long the last token is taken to be: there is no next one whose beginning would tell."""
 
 
+def words_of(result: Any, text: str, heard_ms: int) -> tuple[Word, ...]:
+    """:func:`words` of a result of the runtime, of which ``text`` is; none where a token is a part
+    of a character."""
+    try:
+        tokens = result.tokens
+    except UnicodeDecodeError:
+        return ()
+    return words(text, tokens, result.timestamps, heard_ms)
+
+
 def words(
     text: str, tokens: Sequence[str], starts_s: Sequence[float], heard_ms: int
 ) -> tuple[Word, ...]:
@@ -26,7 +37,8 @@ def words(
     begins (seconds). None where the tokens do not spell the text, as with bytes for tokens."""
     if not tokens or len(tokens) != len(starts_s):
         return ()
-    starts = [min(max(round(start * 1000), 0), heard_ms) for start in starts_s]
+    inside = (min(max(round(start * 1000), 0), heard_ms) for start in starts_s)
+    starts = list(accumulate(inside, max))  # never before the one before
     ends = [*starts[1:], min(starts[-1] + _LAST_TOKEN_MS, heard_ms)]
     found: list[Word] = []
     goes_on = pieces = False

@@ -16,7 +16,7 @@ from app.engines.sherpa.hotwords import Hotwords
 from app.engines.sherpa.kinds import Model
 from app.engines.sherpa.languages import languages_of
 from app.engines.sherpa.settings import SherpaOptions
-from app.engines.sherpa.spelling import words
+from app.engines.sherpa.spelling import words_of
 
 SAMPLE_RATE: Final = 16_000
 _LONGEST_STEP_MS: Final = 640
@@ -121,14 +121,27 @@ class StreamingRecognizer:
                     failures[stream] = error
             self._decode([each for each in entered.values() if each not in failures], failures)
             for i, stream in entered.items():
-                answers[i] = failures.get(stream) or self._hypothesis(stream)
+                answers[i] = failures.get(stream) or self._answer(stream)
             done = True
         finally:
             self._leave(
-                (stream, not done or batch[i].last or stream in failures)
+                (stream, not done or batch[i].last or isinstance(answers[i], Exception))
                 for i, stream in entered.items()
             )
         return [answer for answer in answers if answer is not None]
+
+    def try_out(self) -> None:
+        """Decode some silence: what does not fit together in a model's files shows here, and not
+        to its first client.
+
+        Raises:
+            RuntimeError: it cannot be decoded; the text is the runtime's.
+        """
+        stream, silence = self.open(RecognitionOptions()), np.zeros(self._step_samples, np.float32)
+        for last in (False, False, True):
+            [answer] = self.step([Feed(stream, silence, last)])
+            if isinstance(answer, Exception):
+                raise RuntimeError(str(answer)) from answer
 
     # Slots
 
@@ -200,13 +213,19 @@ class StreamingRecognizer:
                     # Their states were taken out for the call, and are lost.
                     failures |= dict.fromkeys(part, error)
 
+    def _answer(self, stream: _Stream) -> Hypothesis | Exception:
+        try:
+            return self._hypothesis(stream)
+        except Exception as error:  # its alone: the others' texts are there
+            return error
+
     def _hypothesis(self, stream: _Stream) -> Hypothesis:
         found = self._recognizer.get_result_all(stream.native)
         text = found.text.strip()
         if not (stream.options.words and self._capabilities.word_times):
             return Hypothesis(text)
         heard_ms = stream.samples * 1000 // SAMPLE_RATE
-        return Hypothesis(text, words(text, found.tokens, found.timestamps, heard_ms))
+        return Hypothesis(text, words_of(found, text, heard_ms))
 
 
 def _stream(feed: Feed) -> _Stream:
@@ -220,7 +239,7 @@ def load_streaming(model: Model, options: SherpaOptions, progress: Progress) -> 
 
     Raises:
         EngineNotUsable: its bpe.vocab is damaged.
-        RuntimeError: the runtime refuses the model.
+        RuntimeError: the runtime refuses the model, or fails with it.
     """
     progress(f"loading {model.folder.name}")
     hotwords = Hotwords(model) if model.kind == "transducer" else None
@@ -246,10 +265,12 @@ def load_streaming(model: Model, options: SherpaOptions, progress: Progress) -> 
         recognizer = kinds.from_zipformer2_ctc(**files, **common)
     else:
         recognizer = kinds.from_paraformer(**files, **common)
-    return StreamingRecognizer(
+    found = StreamingRecognizer(
         recognizer,
         model,
         hotwords=hotwords,
         slots=options.slots,
         max_batch=options.max_batch,
     )
+    found.try_out()
+    return found

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 from app.core.errors import EngineNotUsable
 from app.engines.sherpa.hotwords import Hotwords
@@ -17,6 +16,7 @@ from app.engines.sherpa.kinds import Kind, Model, Role, find_model
 from app.engines.sherpa.onnx_file import read_onnx
 from tests.support.sherpa import paraformer, punctuation, sense_voice, zipformer1, zipformer2
 from tests.support.sherpa.graphs import FLOAT, Graph
+from tests.support.sherpa.metadata import set_metadata
 
 Build = Callable[[Path], Path]
 KINDS: dict[str, tuple[Build, Role, Kind]] = {
@@ -39,16 +39,6 @@ def built(name: str, folder: Path) -> tuple[Path, Role]:
 def main_file(folder: Path) -> Path:
     encoder = folder / "encoder.onnx"
     return encoder if encoder.exists() else folder / "model.onnx"
-
-
-def set_metadata(path: Path, **changes: str | None) -> None:
-    """Change or, with None, remove metadata of a file."""
-    model = onnx.load(str(path))
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    kept = {key: value for key, value in {**known, **changes}.items() if value is not None}
-    del model.metadata_props[:]
-    helper.set_model_props(model, kept)
-    onnx.save(model, str(path))
 
 
 def refused(folder: Path, role: Role) -> str:

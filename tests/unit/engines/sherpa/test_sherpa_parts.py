@@ -26,8 +26,12 @@ from tests.support.sherpa.tones import LETTERS, silence, spoken
 OPTIONS = RecognitionOptions(words=True)
 
 
+NO_CACHE: dict[str, object] = {"MODELSCOPE_CACHE": "/no/such/cache", "OFFLINE": True}
+"""What is on this machine is not looked at, and nothing is downloaded."""
+
+
 def loaded(**settings: object) -> RecognizerParts:
-    found = FAMILY.recognizer("auto", settings, lambda doing: None)
+    found = FAMILY.recognizer("auto", {**NO_CACHE, **settings}, lambda doing: None)
     assert isinstance(found, RecognizerParts)
     return found
 
@@ -90,8 +94,16 @@ def test_the_mode_chooses(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     "settings, text",
     [
-        ({}, "SHERPA_STREAMING_MODEL or SHERPA_OFFLINE_MODEL"),
-        ({"ASR_MODEL_MODE": "realtime", "SHERPA_OFFLINE_MODEL": "/x"}, "SHERPA_STREAMING_MODEL"),
+        ({}, r"model zh-small is not in /no/such/cache.* funspeech models pull"),
+        ({"ASR_MODEL_MODE": "offline"}, "model sensevoice-int8 is not in"),
+        (
+            {"SHERPA_STREAMING_MODEL": "none", "SHERPA_OFFLINE_MODEL": "None"},
+            "set SHERPA_STREAMING_MODEL or SHERPA_OFFLINE_MODEL to a model",
+        ),
+        (
+            {"ASR_MODEL_MODE": "realtime", "SHERPA_STREAMING_MODEL": "none"},
+            "set SHERPA_STREAMING_MODEL to a model",
+        ),
         ({"SHERPA_STREAMING_MODEL": "/no/such"}, "there is no folder /no/such"),
         ({"SHERPA_STREAMING_MODEL": "a\0b"}, "^SHERPA_STREAMING_MODEL: must be a path"),
         ({"SHERPA_THREADS": 0}, "^SHERPA_THREADS: "),

@@ -23,6 +23,7 @@ from benchmarks import (
     neighbours,
     partials,
     report,
+    sherpa_batching,
     startup,
     stopping,
     streaming,
@@ -46,13 +47,15 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
     "neighbours": neighbours,
     "audio": audio_costs,
     "asr_batching": asr_batching,
+    "sherpa_batching": sherpa_batching,
 }
 
-ON_REQUEST: Final = frozenset({"asr_batching"})
-"""Run only by name: it takes ten minutes, a gigabyte of disk, and torch."""
+ON_REQUEST: Final = frozenset({"asr_batching", "sherpa_batching"})
+"""Run only by name: they take ten minutes and a gigabyte of disk, and engines that not every
+installation has."""
 
-SINGLE: Final = frozenset({"memory", "startup", "neighbours", "asr_batching"})
-"""Run once where others run several times: the second takes medians itself, the last two are made
+SINGLE: Final = frozenset({"memory", "startup", "neighbours"}) | ON_REQUEST
+"""Run once where others run several times: the second takes medians itself, the others are made
 of ratios to what was measured just before."""
 
 TIMEOUT_S: Final = 180.0

@@ -2,15 +2,14 @@
 engine at several batch sizes; and an old stream against a young one.
 
 CPU time of one thread, not of the clock: others may use the cores meanwhile. All sides take turns,
-a chunk each, so that a slow minute of the machine is everybody's; ratios are of the same turn, and
-the median of all turns counts.
+a chunk each (``turns.py``).
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from app.engines.funasr.tokens import TokenList
 from benchmarks import asr_funasr
 from benchmarks.asr_speech import heard
 from benchmarks.report import Figure
+from benchmarks.turns import Side, Turns, take_turns
 
 CHUNKING: Final = Chunking()
 CHUNK_S: Final = 0.6
@@ -38,15 +38,9 @@ TWO_HOURS: Final = round(7200 / CHUNK_S)
 YOUNG: Final = 8
 """Chunks: the look-back is full, and the ring is where it is after two hours."""
 
-WARM_UPS: Final = 5
-"""Chunks before those that count: the look-back fills in four."""
-
 TARGETS: Final = {"fp32_b8": "≥ 2.6", "int8_b16": "≥ 7"}
 
 _AUDIO_CHUNKS: Final = 16
-
-Side = Callable[[], float]
-"""Takes in the next chunk of one or more streams; the CPU seconds for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,7 @@ QUICK: Final = Plan((1, 4, 8, 16), 7, 15)
 
 
 @dataclass
-class Costs:
+class Costs(Turns):
     """CPU seconds of a chunk of one stream, turn by turn.
 
     By name: ``funasr_fp32``, ``funasr_int8``, and for instance ``int8_b16`` for ours at a batch of
@@ -71,7 +65,6 @@ class Costs:
     chunk on average, by ``funasr`` and ``ours``. ``versions``: FunASR's.
     """
 
-    seconds: dict[str, list[float]] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -79,18 +72,6 @@ class Costs:
     def has_reference(self) -> bool:
         """Whether FunASR was measured."""
         return "funasr_fp32" in self.seconds
-
-    def ms(self, name: str) -> float:
-        """Median, in milliseconds; NaN for what was not measured."""
-        seconds = self.seconds.get(name)
-        return statistics.median(seconds) * 1000 if seconds else float("nan")
-
-    def ratio(self, dear: str, cheap: str) -> float:
-        """How many times the cost of ``cheap`` that of ``dear`` is: median of the turns; NaN
-        for what was not measured."""
-        both = zip(self.seconds.get(dear, ()), self.seconds.get(cheap, ()), strict=False)
-        ratios = [first / second for first, second in both]
-        return statistics.median(ratios) if ratios else float("nan")
 
     @property
     def base(self) -> str:
@@ -258,18 +239,3 @@ def measure(folder: Path, plan: Plan) -> Costs:
             both = {"funasr_young": sides["funasr_fp32"], "funasr_old": reference.chunk("old")}
             take_turns(both, max(3, plan.pairs // 5), costs)
     return costs
-
-
-def take_turns(sides: Mapping[str, Side], turns: int, costs: Costs) -> None:
-    """Measure, one side after the other, in the other direction every second time: who comes
-    second may find the caches warmer or colder."""
-    for side in sides.values():
-        for _ in range(WARM_UPS):
-            side()
-    order = list(sides.items())
-    for name in sides:
-        costs.seconds[name] = []
-    for _ in range(turns):
-        for name, side in order:
-            costs.seconds[name].append(side())
-        order.reverse()

@@ -16,13 +16,14 @@ import numpy as np
 
 from app.audio.pcm import Float32
 from app.core.config import Config
-from benchmarks import asr_reference
 
 Kind = Literal["fp32", "int8", "old"]
 
 _START_TIMEOUT_S: Final = 240.0
 _CHUNK_TIMEOUT_S: Final = 60.0
 _LOG_CHARACTERS: Final = 2000
+_SCRIPT: Final = Path(__file__).with_name("asr_reference.py")
+"""Not to be imported here: it needs torch, which is in its own environment."""
 _DEFAULT: Final = Path(__file__).resolve().parents[1] / ".venv-funasr" / "bin" / "python"
 
 
@@ -89,7 +90,7 @@ def started(python: Path, model: Path, audio: Float32, age: int) -> Iterator[Ref
         log = Path(folder) / "log.txt"
         with log.open("w") as lines:
             process = subprocess.Popen(
-                [str(python), asr_reference.__file__, str(model), str(file), str(age)],
+                [str(python), str(_SCRIPT), str(model), str(file), str(age)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=lines,

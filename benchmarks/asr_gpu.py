@@ -21,10 +21,11 @@ from app.engines.funasr.executor import Executor
 from app.engines.funasr.graphs import SIZES
 from app.engines.funasr.recognizer import StreamingRecognizer, load_streaming
 from app.engines.funasr.settings import Dtype, FunasrOptions
-from benchmarks.asr_engine import CHUNK_S, CHUNKING, WARM_UPS, Loaded
+from benchmarks.asr_engine import CHUNK_S, CHUNKING, Loaded
 from benchmarks.asr_speech import heard
 from benchmarks.measure import MIB, percentile
 from benchmarks.report import Figure
+from benchmarks.turns import WARM_UPS
 
 PUBLISHED: Final = "FunASR's Triton recipe, one A10, 100 streams: 473 chunks/s, p50 206, p99 463 ms"
 """Not measured here: FunASR's own figure for paraformer-large online, 600 ms chunks."""

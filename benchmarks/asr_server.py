@@ -1,5 +1,5 @@
-"""How many streams the whole server sustains in real time with the FunASR engine: one stream in a
-step against sixteen, and with its threads arranged in other ways.
+"""How many streams the whole server sustains in real time: one stream in a step against sixteen,
+and with its threads arranged in other ways. What is said of settings is of the FunASR engine.
 
 Two servers run at a time and take turns, one of them idle, so that a slow minute of the machine is
 not one server's alone.
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -182,31 +183,40 @@ class Bench:
 
 
 @asynccontextmanager
-async def serving(folder: Path, cap: int, arrangement: Arrangement) -> AsyncIterator[Bench]:
-    """A server with the streaming model in ``folder``, and no other. ``cap``: streams in a step.
+async def running(name: str, settings: dict[str, str]) -> AsyncIterator[Bench]:
+    """A server that recognises with a streaming model alone, warm. ``settings``: which engine and
+    model, and how.
 
     Raises:
         ServerEnded: it did not get ready.
     """
-    settings = {
-        "ASR_ENGINE": "funasr",
+    shared = {
         "ASR_MODEL_MODE": "realtime",
         "TTS_ENGINE": "fake",
         "OFFLINE": "true",
+        "MAX_STREAMS": str(MOST),  # admission does not decide
+        # Far beyond its limit a server may stall for long; it should be measured, not restarted.
+        "HANG_TIMEOUT_SECONDS": "120",
+    }
+    async with server.started(_START_S, **{**shared, **settings}) as served:
+        bench = Bench(served, name)
+        await bench.trial(2, WARM_UP)
+        yield bench
+
+
+def serving(folder: Path, cap: int, arrangement: Arrangement) -> AbstractAsyncContextManager[Bench]:
+    """A server with the FunASR engine and the streaming model in ``folder``. ``cap``: streams in a
+    step."""
+    settings = {
+        "ASR_ENGINE": "funasr",
         "FUNASR_STREAMING_MODEL": str(folder),
         "FUNASR_PUNCTUATION_MODEL": "none",
         "FUNASR_DTYPE": "int8",
         "FUNASR_MAX_BATCH": str(cap),
-        "MAX_STREAMS": str(MOST),  # admission does not decide
         "FUNASR_SLOTS": str(MOST),
-        # Far beyond its limit a server may stall for long; it should be measured, not restarted.
-        "HANG_TIMEOUT_SECONDS": "120",
         **arrangement.settings,
     }
-    async with server.started(_START_S, **settings) as served:
-        bench = Bench(served, f"{arrangement.name}, cap {cap}")
-        await bench.trial(2, WARM_UP)
-        yield bench
+    return running(f"{arrangement.name}, cap {cap}", settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +237,8 @@ class Found:
     def figures(self) -> list[Figure]:
         """For the table."""
         return [
-            Figure("server: streams in real time, one in a step", self.single, ""),
-            Figure(f"server: streams in real time, {CAP} in a step", self.many, ""),
+            Figure("server: streams in real time, one at a time", self.single, ""),
+            Figure(f"server: streams in real time, {CAP} at a time", self.many, ""),
             Figure("  ratio", self.ratio, "×", "≥ 2"),
             Figure(f"  streams in a step while {CAP} speak", self.mean_batch, "", "≥ 6"),
             *(Figure(f"  {name}", number, "") for name, number in self.others.items()),
@@ -242,21 +252,31 @@ async def compare(folder: Path, timing: Timing, guesses: tuple[int, int]) -> Fou
     Raises:
         ServerEnded: a server did not get ready.
     """
+    return await compared(partial(serving, folder), ONE_REPLICA, CPU_ARRANGEMENTS, timing, guesses)
+
+
+async def compared(
+    serve: Callable[[int, Arrangement], AbstractAsyncContextManager[Bench]],
+    usual: Arrangement,
+    others: Sequence[Arrangement],
+    timing: Timing,
+    guesses: tuple[int, int],
+) -> Found:
+    """The ``usual`` arrangement with one stream in a step and with ``CAP``, and then the others.
+
+    Raises:
+        ServerEnded: a server did not get ready.
+    """
     turn = asyncio.Lock()
-    async with (
-        serving(folder, 1, ONE_REPLICA) as alone,
-        serving(folder, CAP, ONE_REPLICA) as together,
-    ):
+    async with serve(1, usual) as alone, serve(CAP, usual) as together:
         single, many = await asyncio.gather(
             alone.search(guesses[0], timing, turn), together.search(guesses[1], timing, turn)
         )
         batch = (await together.shown(CAP, timing)).batch
     async with AsyncExitStack() as stack:
-        benches = [
-            await stack.enter_async_context(serving(folder, CAP, each)) for each in CPU_ARRANGEMENTS
-        ]
+        benches = [await stack.enter_async_context(serve(CAP, each)) for each in others]
         found = await asyncio.gather(*(bench.search(many, timing, turn) for bench in benches))
-    names = [each.name for each in CPU_ARRANGEMENTS]
+    names = [each.name for each in others]
     return Found(single, many, batch, dict(zip(names, found, strict=True)))
 
 

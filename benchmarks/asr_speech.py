@@ -4,14 +4,15 @@ from another place on; and models with random weights that hear about 2.5 tokens
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 
 from app.audio.pcm import Float32
 from benchmarks import audio
-from benchmarks.random_paraformer import FULL, Size, write_streaming
+
+if TYPE_CHECKING:
+    from benchmarks.random_paraformer import Size
 
 _APART: Final = 0.137
 """Of the example's length: how far apart streams begin in it."""
@@ -33,8 +34,13 @@ def heard(stream: int, seconds: float) -> Float32:
     return speech(stream, seconds).astype(np.float32) / np.float32(32768)
 
 
-def write_model(folder: Path, size: Size = FULL) -> Path:
-    """A streaming Paraformer's folder."""
+def write_model(folder: Path, size: Size | None = None) -> Path:
+    """A streaming Paraformer's folder; of the published size, or of another one."""
+    # Not every installation has torch, and clients of other engines speak as well.
+    import torch
+
+    from benchmarks.random_paraformer import FULL, write_streaming
+
     torch.set_num_threads(1)  # where others keep the cores busy, two threads take minutes
     sounds = [heard(stream, _CALIBRATION_S) for stream in range(3)]
-    return write_streaming(folder, size, sounds=sounds, skipped=_SKIPPED)
+    return write_streaming(folder, size or FULL, sounds=sounds, skipped=_SKIPPED)

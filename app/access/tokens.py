@@ -1,65 +1,97 @@
-"""The server's own token and appkey.
+"""The format of tokens that this server issues.
 
-The rules: where APPTOKEN is set, a token is required at every door but health,
-and the appkey only names a project. Where only APPKEY is set, the appkey is the credential. Where
-neither is set, everybody may enter.
+A token carries its own proof, so that each API process can check it without a look-up, the moment
+it was issued by another one. It is 32 bytes, written as 64 lower-case hex digits:
+
+    version 1 | id 8 | expiry 5 (seconds since 1970) | scope 4 | seal 14
+
+The scope is the beginning of the SHA-256 of the appkey that the token is for, zeros for any. The
+seal is the beginning of an HMAC-SHA256 of the rest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import string
-from dataclasses import dataclass, field
+from typing import Final
 
-from app.core.errors import AccessDenied
+import msgspec
 
-MISSING_TOKEN = "Missing authorization header; send the token as X-NLS-Token."
-MISSING_APPKEY = "Missing appkey; send it as the parameter appkey."
+_VERSION: Final = b"\x01"
+_ID_END: Final = 9
+_EXPIRY_END: Final = 14
+_SEALED_BYTES: Final = 18
+_TOKEN_CHARS: Final = 64
+_SEAL_BYTES: Final = 14
+_EXPIRY_BYTES: Final = 5
+_SCOPE_BYTES: Final = 4
 
-_SHORTEST_SHOWN = 12
+ANY_APPKEY: Final = bytes(_SCOPE_BYTES)
+"""The scope of a token that is for any appkey."""
+
+_SHORTEST_SHOWN: Final = 12
 """Credentials shorter than this are masked whole: four characters at either end would be most of
 them."""
 
-_SHOWN = frozenset(string.ascii_letters + string.digits + "-._~")
+_SHOWN: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 """Everything else could break a quotation, a header or a log line."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessPolicy:
-    """The credentials that the owner has set; None (or empty) where one is not in use."""
+class TokenFacts(msgspec.Struct, frozen=True):
+    """What a token of ours says. ``expires_at``: seconds since 1970; whether that is over is not
+    looked at here, and neither is whether the token was revoked."""
 
-    apptoken: str | None = field(repr=False)
-    appkey: str | None = field(repr=False)
+    token_id: bytes
+    expires_at: int
+    scope: bytes
 
-    def check(self, token: str | None, appkey: str | None) -> None:
-        """Check what a request carries; an empty value counts as missing.
+    def is_for(self, appkey: str | None) -> bool:
+        """Whether it may be used with this appkey."""
+        return self.scope in (ANY_APPKEY, scope_of(appkey or ""))
 
-        Raises:
-            AccessDenied: missing or wrong. The text names the wrong value masked, in the words
-                that the C++ SDK looks for (nls-protocol.md 1.2).
-        """
-        if self.apptoken:
-            if not token:
-                raise AccessDenied(MISSING_TOKEN)
-            if not _equal(token, self.apptoken):
-                raise AccessDenied(f"The token '{mask(token)}' is invalid!")
-        elif self.appkey:
-            if not appkey:
-                raise AccessDenied(MISSING_APPKEY)
-            if not _equal(appkey, self.appkey):
-                raise AccessDenied(f"The appkey '{mask(appkey)}' is invalid!")
 
-    def check_handshake(self, token: str | None, *, token_in_message: bool) -> None:
-        """Check a WebSocket handshake, which carries no appkey (nls-protocol.md 1.2).
+def issue(key: bytes, *, expires_at: int, appkey: str | None, token_id: bytes) -> str:
+    """A token, sealed with ``key``. ``appkey``: the only one that it is for; None: any.
+    ``token_id``: 8 bytes that no other token has."""
+    sealed = (
+        _VERSION
+        + token_id
+        + expires_at.to_bytes(_EXPIRY_BYTES, "big")
+        + (ANY_APPKEY if appkey is None else scope_of(appkey))
+    )
+    return (sealed + _seal(key, sealed)).hex()
 
-        A wrong token is refused at once. A missing one is let in where ``token_in_message`` says
-        that a message may bring it; :meth:`check` then decides at each Start.
 
-        Raises:
-            AccessDenied: as :meth:`check`.
-        """
-        if self.apptoken and (token or not token_in_message):
-            self.check(token, None)
+def read(token: str, key: bytes) -> TokenFacts | None:
+    """What the token says; None where it is not one of ours, or forged. Without a ``key`` none is
+    ours."""
+    if not key or len(token) != _TOKEN_CHARS:
+        return None
+    try:
+        raw = bytes.fromhex(token)
+    except ValueError:
+        return None
+    sealed, seal = raw[:_SEALED_BYTES], raw[_SEALED_BYTES:]
+    if not hmac.compare_digest(seal, _seal(key, sealed)):
+        return None
+    if not sealed.startswith(_VERSION) or raw.hex() != token:  # one spelling only
+        return None
+    return TokenFacts(
+        token_id=sealed[len(_VERSION) : _ID_END],
+        expires_at=int.from_bytes(sealed[_ID_END:_EXPIRY_END], "big"),
+        scope=sealed[_EXPIRY_END:],
+    )
+
+
+def scope_of(appkey: str) -> bytes:
+    """How a token names the appkey that it is for."""
+    return hashlib.sha256(appkey.encode("utf-8", "surrogatepass")).digest()[:_SCOPE_BYTES]
+
+
+def digest(token: str) -> str:
+    """What the database keeps of a token: its SHA-256, in hex."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def mask(secret: str) -> str:
@@ -74,9 +106,5 @@ def _printable(text: str) -> str:
     return "".join(char if char in _SHOWN else "_" for char in text)
 
 
-def _equal(given: str, expected: str) -> bool:
-    """Compare in a time that does not tell how much of ``given`` is right. Lone surrogates, which
-    JSON can carry, are compared like any other character."""
-    return hmac.compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
-    )
+def _seal(key: bytes, sealed: bytes) -> bytes:
+    return hmac.digest(key, sealed, "sha256")[:_SEAL_BYTES]

@@ -154,7 +154,11 @@ class Config(BaseModel):
     """Private key (PEM) of SSL_CERTFILE."""
 
     data_dir: HomePath = Path("data")
-    """Folder for what is written at run time; nothing is, in this version."""
+    """Folder for what is written at run time: the database, unless DATABASE_URL names another."""
+
+    database_url: SecretStr | None = None
+    """Database of projects, vocabularies, tokens and usage: sqlite:///path or
+    postgresql://user:password@host/name; empty: the file funspeech.db in DATA_DIR."""
 
     voices_dir: HomePath = Path("voices")
     """Folder with the owner's aliases.toml, names for voices, and with recordings of voices to
@@ -184,6 +188,13 @@ class Config(BaseModel):
     appkey: SecretStr | None = None
     """Appkey of this server's clients. It is a credential by itself only where APPTOKEN is
     empty."""
+
+    require_token: bool = False
+    """A token is needed even without APPTOKEN: one that `funspeech token create` or the cloud's
+    CreateToken has issued."""
+
+    token_hours: float = Field(default=24, ge=1, le=8760)
+    """How long a token of CreateToken is valid, in hours."""
 
     ws_token_in_message: bool = True
     """Accept WebSocket connections without a token if their first message carries it; when
@@ -242,6 +253,10 @@ class Config(BaseModel):
 
     offline: bool = False
     """Never download anything: a model that is not there stops the start."""
+
+    models_file: OptionalFile = None
+    """TOML file with further recognition models for projects to choose: a table for each, by its
+    label, with the settings that differ from the server's (docs/projects.md)."""
 
     # --- the FunASR engine --------------------------------------------------------------------
     funasr_streaming_model: str = "paraformer-zh-streaming"
@@ -350,6 +365,9 @@ class Config(BaseModel):
     max_text_chars: int = Field(default=1000, ge=1)
     """Longest text of one synthesis request. Longer texts are refused, never cut."""
 
+    max_long_text_chars: int = Field(default=100_000, ge=1)
+    """Longest text of one synthesis by SpeechLongSynthesizer or FlowingSpeechSynthesizer."""
+
     max_audio_bytes: int = Field(default=16_777_216, ge=1)
     """Largest body of a REST recognition request, and largest recording of a format that is decoded
     once it is whole (m4a, flac, amr …) over WebSocket, in bytes. Such a recording waits on disk, in
@@ -357,6 +375,12 @@ class Config(BaseModel):
 
     max_audio_seconds: int = Field(default=60, ge=1)
     """Longest audio of one-shot recognition (REST and SpeechRecognizer)."""
+
+    max_flash_bytes: int = Field(default=104_857_600, ge=1)
+    """Largest recording that FlashRecognizer takes, in bytes. It waits on disk, in TMPDIR."""
+
+    max_flash_seconds: int = Field(default=7200, ge=1)
+    """Longest recording that FlashRecognizer takes."""
 
     max_decode_seconds: float = Field(default=30.0, gt=0)
     """Time that the server may spend on decoding one file (mp3, m4a, flac …); a stream has as long

@@ -3,6 +3,7 @@
     SpeechError                      its ``text`` is safe to show: it says what to change
     ├── InvalidRequest               a parameter of the request is wrong
     │   ├── InvalidText              empty, too long, or not a text
+    │   │   └── InvalidSsml
     │   ├── UnknownVoice
     │   ├── NotOffered               this server has no engine for it
     │   ├── UnsupportedFormat
@@ -10,10 +11,14 @@
     ├── BadAudio                     the audio cannot be decoded
     │   └── AudioTooLong
     ├── AccessDenied                 token or appkey missing or wrong
+    ├── UnknownAppkey                there is no such project, or it is switched off
+    ├── AppkeyMismatch               the token is another appkey's
     ├── Overloaded                   no capacity now; try again later
     │   ├── StreamsFull
     │   ├── FirstAudioTooLate
     │   ├── AppkeyBusy
+    │   ├── DailyQuotaUsed
+    │   ├── RecordingsFull
     │   ├── TooManyConnections
     │   └── Draining
     ├── DeadlineExceeded             the work did not finish in time
@@ -54,6 +59,12 @@ class InvalidText(InvalidRequest):
     """The text to speak is empty, too long or not a text."""
 
     default_text = "No text specified!"
+
+
+class InvalidSsml(InvalidText):
+    """The text is meant to be SSML, and is none."""
+
+    default_text = "Illegal ssml text!"
 
 
 class UnknownVoice(InvalidRequest):
@@ -114,6 +125,18 @@ class AccessDenied(SpeechError):
     default_text = "The token is missing or invalid."
 
 
+class UnknownAppkey(SpeechError):
+    """There is no project of this appkey, or it is switched off."""
+
+    default_text = "The appkey is not known here: create its project, or use another one."
+
+
+class AppkeyMismatch(SpeechError):
+    """The token was issued for another appkey."""
+
+    default_text = "The token is not for this appkey!"
+
+
 class Overloaded(SpeechError):
     """There is no room for the task now.
 
@@ -147,6 +170,19 @@ class AppkeyBusy(Overloaded):
     """The appkey runs as many tasks as it may."""
 
     reason = "appkey"
+
+
+class DailyQuotaUsed(Overloaded):
+    """The project has used what it may in one day."""
+
+    default_text = "The project's quota for today is used up; it begins anew at midnight UTC."
+    reason = "daily_quota"
+
+
+class RecordingsFull(Overloaded):
+    """The recordings that the API process works on take as much of the disk as they may."""
+
+    reason = "recordings"
 
 
 class TooManyConnections(Overloaded):

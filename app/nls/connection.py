@@ -36,10 +36,12 @@ from collections.abc import Callable
 from typing import Final
 
 from app.core.errors import Draining, InvalidRequest, Overloaded, SpeechError
-from app.core.speech import AudioProcessed, RecognitionEvent
+from app.core.project import DEFAULT_PROJECT, Project
+from app.core.speech import AudioProcessed, RecognitionEvent, SpeechEvent
 from app.nls.messages import Request, decode, task_failed
 from app.nls.namespaces import NAMESPACES
 from app.nls.outputs import Abandon, Close, Output, Send
+from app.nls.parameters import with_defaults
 from app.nls.status import (
     DIRECTIVE_UNSUPPORTED,
     IDLE_TIMEOUT,
@@ -58,9 +60,9 @@ from app.nls.task import REPLY_DELAY_S, Limits, Phase, ShuttingDown, Task
 NORMAL_CLOSURE: Final = 1000
 GOING_AWAY: Final = 1001
 
-Authorize = Callable[[str | None, str | None], None]
-"""Called with the token in a Start message (None where it has none) and its appkey; raises
-:class:`app.core.errors.AccessDenied`."""
+Authorize = Callable[[str | None, str | None], Project]
+"""Called with the token in a Start message (None where it has none) and its appkey, whose project
+it returns; raises the errors of an appkey or token that is not to be served."""
 
 
 class Connection:
@@ -69,9 +71,9 @@ class Connection:
     ``new_id`` gives 32 fresh hex digits. ``now``: when the connection was accepted. ``draining``:
     the server is about to end.
 
-    Reports about the service task (``opened``, ``event``, ``audio``, ``finished``, ``failed``) are
-    ignored when no task is active. The driver must not report on an abandoned task once a next one
-    was started: the connection could not tell the two apart.
+    Reports about the service task (``opened``, ``event``, ``speech``, ``audio``, ``finished``,
+    ``failed``) are ignored when no task is active. The driver must not report on an abandoned task
+    once a next one was started: the connection could not tell the two apart.
     """
 
     def __init__(
@@ -140,6 +142,11 @@ class Connection:
         task = self._active
         return task.binary(data) if task and data else []
 
+    def ping(self, now: float) -> None:
+        """A ping of the client; the answer is the driver's business."""
+        if task := self._active:
+            task.pinged_at = now
+
     def touch(self, now: float) -> None:
         """The driver itself kept the client waiting until now: its silence does not count."""
         self._touched_at = now
@@ -160,6 +167,10 @@ class Connection:
         """Audio of the synthesis service, in the requested format."""
         return self._report(lambda task: task.audio(data), now)
 
+    def speech(self, event: SpeechEvent, now: float) -> list[Output]:
+        """What the synthesis service reports beside the audio."""
+        return self._report(lambda task: task.speech(event), now)
+
     def finished(self, now: float) -> list[Output]:
         """The service delivered everything and ended."""
         return self._report(lambda task: task.finished(), now)
@@ -177,7 +188,7 @@ class Connection:
         task = self._active
         if task is None:
             return self._touched_at + self._limits.idle_between_tasks_s
-        return self._touched_at + self._limits.idle_timeout_s if task.waits_for_client else None
+        return task.idle_deadline(self._touched_at)
 
     def tick(self, now: float) -> list[Output]:
         """The deadline passed. Harmless when it did not."""
@@ -231,14 +242,16 @@ class Connection:
             raise ProtocolError(TASK_STATE_ERROR, "Got start directive while a task is running!")
         # Remembered before its checks: a refusal is logged with its id, and gets its family's code.
         appkey = request.header.appkey or ""
-        self._task = task = kind(request.task_id, appkey, now, self._limits, self._new_id)
+        self._task = task = kind(
+            request.task_id, appkey, DEFAULT_PROJECT, now, self._limits, self._new_id
+        )
         self._last_directive = request.directive
         if self._draining:
             raise Draining(SHUTTING_DOWN_TEXT)
         if not appkey:
             raise InvalidRequest("appkey not set")
-        self._authorize(request.token, appkey)
-        return task.start(request.parameters())
+        task.project = self._authorize(request.token, appkey)
+        return task.start(with_defaults(request.parameters(), task.project))
 
     def _continue(self, kind: type[Task], request: Request, now: float) -> list[Output]:
         task = self._active
@@ -264,6 +277,7 @@ class Connection:
         task = self._active
         if task is None:
             return []
+        task.reported_at = now
         try:
             outputs = handle(task)
         except SpeechError as error:

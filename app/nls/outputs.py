@@ -68,10 +68,36 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class OpenSynthesis:
-    """Ask the synthesis service for a task; report with ``opened``, ``audio``, ``finished`` or
-    ``failed``."""
+    """Ask the synthesis service for a task; report with ``opened``, ``speech``, ``audio``,
+    ``finished`` or ``failed``."""
 
     request: SynthesisRequest
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTextStream:
+    """Ask the synthesis service for a task whose text comes in pieces; report with ``opened``,
+    ``speech``, ``audio``, ``finished`` or ``failed``. ``Say``, ``FlushText`` and ``FinishText`` may
+    follow before it was granted. The request's text is empty."""
+
+    request: SynthesisRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """More text for the running synthesis, cut anywhere, never empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushText:
+    """Speak what there is of the text, even where no sentence has ended; more may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishText:
+    """No more text: the service speaks the rest; report the end with ``finished``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +114,9 @@ Output = (
     | FinishAudio
     | Configure
     | OpenSynthesis
+    | OpenTextStream
+    | Say
+    | FlushText
+    | FinishText
     | Abandon
 )

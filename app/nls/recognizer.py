@@ -58,6 +58,7 @@ class Recognizer(RecognitionSession):
             appkey=self.appkey,
             formats=self._limits.recognition_formats,
             max_audio_ms=self._limits.max_recognizer_audio_ms,
+            project=self.project,
         )
         self._interim = request.options.partials
         self._voice_detection = boolean(payload, "enable_voice_detection", False)

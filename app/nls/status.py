@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 from app.core import errors
 
-Family = Literal["recognition", "synthesis"]
-"""Which half of the product an error is about: NLS has different codes for the same mistake."""
+Family = Literal["recognition", "synthesis", "flash"]
+"""Which part of the product an error is about: NLS has different codes for the same mistake.
+``flash`` is the recognition of files at once (nls-protocol.md 6.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,16 @@ DIRECTIVE_INVALID: Final = Status(40010003, "DIRECTIVE_INVALID", 400)
 CLIENT_DISCONNECT: Final = Status(40010004, "CLIENT_DISCONNECT", 400)
 """The client closed during a task: for the log only, nobody is left to be told."""
 TASK_STATE_ERROR: Final = Status(40010005, "TASK_STATE_ERROR", 400)
+UNKNOWN_APPKEY: Final = Status(40020105, "APPKEY_NOT_EXIST", 403)
+APPKEY_MISMATCH: Final = Status(40020106, "APPKEY_UID_MISMATCH", 403)
+FLASH_UNSUPPORTED_FORMAT: Final = Status(40270001, "UNSUPPORTED_FORMAT", 400)
+FLASH_NO_VALID_AUDIO: Final = Status(40270002, "NO_VALID_AUDIO_ERROR", 400)
+"""Nobody speaks in the file: the flash recogniser's own, other doors answer with an empty text."""
+FLASH_DECODE_ERROR: Final = Status(40270003, "DECODE_ERROR", 400)
 UNSUPPORTED_FORMAT: Final = Status(41010100, "UNSUPPORTED_FORMAT", 400)
 UNSUPPORTED_SAMPLE_RATE: Final = Status(41010101, "UNSUPPORTED_SAMPLE_RATE", 400)
 TOO_LONG_SPEECH: Final = Status(41010104, "TOO_LONG_SPEECH", 400)
+SSML_INVALID: Final = Status(41020001, "SSML_INVALID", 400)
 SERVER_ERROR: Final = Status(50000000, "SERVER_ERROR", 500)
 SERVER_TIMEOUT: Final = Status(50000000, "SERVER_ERROR", 504)
 SERVER_UNAVAILABLE: Final = Status(50000001, "SERVER_UNAVAILABLE", 503)
@@ -67,6 +75,7 @@ _BOTH: Final[Mapping[type[errors.SpeechError], Status]] = {
     errors.SpeechError: SERVER_ERROR,
     errors.InvalidRequest: PARAMETER_INVALID,
     errors.InvalidText: DIRECTIVE_INVALID,
+    errors.InvalidSsml: SSML_INVALID,
     errors.UnknownVoice: PARAMETER_INVALID,
     errors.UnsupportedFormat: DIRECTIVE_INVALID,
     errors.UnsupportedSampleRate: DIRECTIVE_INVALID,
@@ -75,6 +84,8 @@ _BOTH: Final[Mapping[type[errors.SpeechError], Status]] = {
     errors.BadAudio: AUDIO_INVALID,
     errors.AudioTooLong: TOO_LONG_SPEECH,
     errors.AccessDenied: ACCESS_DENIED,
+    errors.UnknownAppkey: UNKNOWN_APPKEY,
+    errors.AppkeyMismatch: APPKEY_MISMATCH,
     errors.Overloaded: TOO_MANY_REQUESTS,
     # 5xxxxxxx: every SDK that retries at all retries these.
     errors.DeadlineExceeded: SERVER_TIMEOUT,
@@ -82,9 +93,19 @@ _BOTH: Final[Mapping[type[errors.SpeechError], Status]] = {
     errors.EngineUnavailable: SERVER_UNAVAILABLE,
 }
 
-_RECOGNITION_ONLY: Final[Mapping[type[errors.SpeechError], Status]] = {
-    errors.UnsupportedFormat: UNSUPPORTED_FORMAT,
-    errors.UnsupportedSampleRate: UNSUPPORTED_SAMPLE_RATE,
+_SPECIAL: Final[Mapping[Family, Mapping[type[errors.SpeechError], Status]]] = {
+    "recognition": {
+        errors.UnsupportedFormat: UNSUPPORTED_FORMAT,
+        errors.UnsupportedSampleRate: UNSUPPORTED_SAMPLE_RATE,
+    },
+    "synthesis": {},
+    "flash": {
+        errors.UnsupportedFormat: FLASH_UNSUPPORTED_FORMAT,
+        errors.UnsupportedSampleRate: UNSUPPORTED_SAMPLE_RATE,
+        errors.BadAudio: FLASH_DECODE_ERROR,
+        # It has no code of its own for a file that is too long (nls-protocol.md 8.1).
+        errors.AudioTooLong: FLASH_DECODE_ERROR,
+    },
 }
 
 
@@ -92,7 +113,7 @@ def code_of(error: errors.SpeechError, family: Family) -> Status:
     """The status of an error; a subclass without a row of its own has that of its base."""
     if isinstance(error, ProtocolError):
         return error.status
-    special = _RECOGNITION_ONLY if family == "recognition" else {}
+    special = _SPECIAL[family]
     for cls in type(error).__mro__:
         status = special.get(cls) or _BOTH.get(cls)
         if status is not None:

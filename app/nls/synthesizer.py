@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from app.nls.messages import MAX_FRAME_BYTES
-from app.nls.outputs import OpenSynthesis, Output, SendAudio
+from app.core.speech import SpeechBegan, SpeechEnded, SpeechEvent
+from app.nls.outputs import OpenSynthesis, Output
 from app.nls.parameters import synthesis_request
-from app.nls.status import Family
-from app.nls.task import Task
+from app.nls.subtitles import meta_info
+from app.nls.synthesis import SynthesisSession
 
 
-class Synthesizer(Task):
-    """One SpeechSynthesizer task: audio frames, then SynthesisCompleted.
+class Synthesizer(SynthesisSession):
+    """One SpeechSynthesizer task: audio frames, MetaInfo between them where subtitles are wanted,
+    then SynthesisCompleted.
 
-    SynthesisStarted is not sent: no SDK waits for it here, and Python logs an error on it. There is
-    no stop directive; a client that has heard enough closes the connection.
+    SynthesisStarted is not sent: no SDK waits for it here, and Python logs an error on it.
     """
 
     NAMESPACE: ClassVar[str] = "SpeechSynthesizer"
-    FAMILY: ClassVar[Family] = "synthesis"
-    START: ClassVar[str] = "StartSynthesis"
 
     def _open(self, payload: Mapping[str, object]) -> list[Output]:
         request = synthesis_request(
@@ -29,16 +27,31 @@ class Synthesizer(Task):
             task_id=self.task_id,
             appkey=self.appkey,
             formats=self._limits.synthesis_formats,
-            max_text_chars=self._limits.max_text_chars,
+            max_text_chars=self._max_text_chars,
+            project=self.project,
         )
+        self._subtitles = request.subtitles
         return [OpenSynthesis(request)]
 
-    def audio(self, data: bytes) -> list[Output]:
-        """Frames of at most 64 KiB, never an empty one (nls-protocol.md 1.8)."""
-        return [
-            SendAudio(data[start : start + MAX_FRAME_BYTES])
-            for start in range(0, len(data), MAX_FRAME_BYTES)
-        ]
+    @property
+    def _max_text_chars(self) -> int:
+        return self._limits.max_text_chars
+
+    def speech(self, event: SpeechEvent) -> list[Output]:
+        """The subtitles of a sentence, behind its audio."""
+        match event:
+            case SpeechBegan():
+                self._sentence = event
+                return []
+            case SpeechEnded():
+                began, self._sentence = self._sentence, None
+                if not self._subtitles or began is None:
+                    return []
+                return [
+                    output
+                    for subtitles in meta_info(began, event)
+                    for output in self._send("MetaInfo", {"subtitles": subtitles})
+                ]
 
     def finished(self) -> list[Output]:
         """All audio was handed over."""

@@ -12,7 +12,8 @@ from enum import Enum, auto
 from typing import ClassVar, Final
 
 from app.core.errors import EngineFailed
-from app.core.speech import AudioProcessed, RecognitionEvent
+from app.core.project import Project
+from app.core.speech import AudioProcessed, RecognitionEvent, SpeechEvent
 from app.nls.messages import MAX_FRAME_BYTES, Events
 from app.nls.outputs import Output, Send
 from app.nls.status import SERVER_UNAVAILABLE, SHUTTING_DOWN_TEXT, Family, ProtocolError
@@ -26,16 +27,22 @@ answer that is faster (nls-protocol.md 1.10)."""
 class Limits:
     """What a connection accepts.
 
-    ``max_text_chars``: characters of one synthesis. ``max_recognizer_audio_ms``: audio of one
+    ``max_text_chars``: characters of one synthesis; ``max_long_text_chars``: of one that may be
+    long, or comes in pieces, of ``max_piece_chars`` each. ``max_recognizer_audio_ms``: audio of one
     SpeechRecognizer task; a transcriber has no limit. ``idle_timeout_s``: a running recognition
     without any frame from the client fails after this. ``idle_between_tasks_s``: a connection
     without a task and without any frame is closed after this; at least 10 (nls-protocol.md 1.10).
+    ``idle_with_pings_s``: in place of ``idle_timeout_s`` for a text that comes in pieces, from the
+    last piece on, where the client goes on to send pings (nls-protocol.md 5.2).
     Formats are lower-case names, in the order in which they are shown.
     """
 
     max_text_chars: int = 1_000
+    max_long_text_chars: int = 100_000
+    max_piece_chars: int = 10_000
     max_recognizer_audio_ms: int = 60_000
     idle_timeout_s: float = 10.0
+    idle_with_pings_s: float = 23.0
     idle_between_tasks_s: float = 60.0
     recognition_formats: Collection[str] = ("pcm", "wav")
     synthesis_formats: Collection[str] = ("pcm", "wav")
@@ -78,13 +85,19 @@ class Task(ABC):
         self,
         task_id: str,
         appkey: str,
+        project: Project,
         started_at: float,
         limits: Limits,
         new_id: Callable[[], str],
     ) -> None:
         self.task_id = task_id
         self.appkey = appkey
+        self.project = project
         self.phase = Phase.NEW
+        self.reported_at = started_at
+        """When the service last reported anything."""
+        self.pinged_at = started_at
+        """When the client last sent a ping."""
         self._limits = limits
         self._new_id = new_id
         self._events = Events(self.NAMESPACE, task_id, new_id)
@@ -95,8 +108,14 @@ class Task(ABC):
         """Whether it is the client's turn, so that its silence is an idle time."""
         return False
 
+    def idle_deadline(self, touched_at: float) -> float | None:
+        """When the task fails for the client's silence; None: not now. ``touched_at``: the latest
+        sign of life of the client."""
+        return touched_at + self._limits.idle_timeout_s if self.waits_for_client else None
+
     def start(self, payload: Mapping[str, object]) -> list[Output]:
-        """The start directive's payload. A failed start leaves ``phase`` at NEW."""
+        """The start directive's payload, with the project's defaults. A failed start leaves
+        ``phase`` at NEW."""
         outputs = self._open(payload)
         self.phase = Phase.OPENING
         return outputs
@@ -122,6 +141,10 @@ class Task(ABC):
 
     def audio(self, data: bytes) -> list[Output]:
         """Audio of the synthesis service."""
+        return []
+
+    def speech(self, event: SpeechEvent) -> list[Output]:
+        """What the synthesis service reports beside the audio."""
         return []
 
     @abstractmethod

@@ -55,6 +55,7 @@ class Transcriber(RecognitionSession):
             appkey=self.appkey,
             formats=self._limits.recognition_formats,
             max_audio_ms=None,
+            project=self.project,
         )
         request = msgspec.structs.replace(request, progress=False)
         self._interim = request.options.partials

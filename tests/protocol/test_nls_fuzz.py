@@ -7,20 +7,47 @@ from collections.abc import Callable
 from itertools import count, cycle
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.errors import AccessDenied, BadAudio, EngineFailed, Overloaded
+from app.core.errors import (
+    AccessDenied,
+    AppkeyMismatch,
+    BadAudio,
+    DailyQuotaUsed,
+    EngineFailed,
+    InvalidSsml,
+    Overloaded,
+    UnknownAppkey,
+)
+from app.core.project import DEFAULT_PROJECT, Project
 from app.core.speech import (
     AudioProcessed,
     RecognitionEvent,
     SentenceBegan,
     SentenceChanged,
     SentenceEnded,
+    SpeechBegan,
+    SpeechEnded,
+    SpeechEvent,
+    Subtitle,
     Word,
 )
 from app.nls.connection import Connection
-from app.nls.outputs import Abandon, Close, Feed, Output, Send, SendAudio
+from app.nls.namespaces import NAMESPACES
+from app.nls.outputs import (
+    Abandon,
+    Close,
+    Feed,
+    FinishText,
+    FlushText,
+    OpenTextStream,
+    Output,
+    Say,
+    Send,
+    SendAudio,
+)
 from app.nls.task import Limits
 
 KNOWN_EVENTS = {
@@ -33,27 +60,42 @@ KNOWN_EVENTS = {
     "TranscriptionResultChanged",
     "SentenceEnd",
     "TranscriptionCompleted",
+    "SynthesisStarted",
+    "MetaInfo",
+    "SentenceSynthesis",
     "SynthesisCompleted",
 }
 DOCUMENTED_FAILURES = {
     40000001, 40000002, 40000003, 40000004, 40000005, 40000009, 40010001, 40010002, 40010003,
-    40010005, 41010100, 41010101, 50000000, 50000001,
+    40010005, 40020105, 40020106, 41010100, 41010101, 41020001, 50000000, 50000001,
 }  # fmt: skip
 TASK_IDS = ["a" * 32, "B" * 32]
+
+REFUSED = {"unknown": UnknownAppkey, "other": AppkeyMismatch, "spent": DailyQuotaUsed}
+PROJECTS: dict[str | None, Project] = {
+    "p": Project(
+        defaults={"enable_subtitle": True, "enable_voice_detection": True, "sample_rate": "x"},
+        voices=frozenset({"xiaoyun"}),
+        max_rate=8000,
+    )
+}
 
 Step = Callable[[Connection, float], list[Output]]
 
 
 def new_connection(limits: Limits | None = None) -> Connection:
-    def authorize(token: str | None, appkey: str | None) -> None:
+    def authorize(token: str | None, appkey: str | None) -> Project:
         if token == "wrong":
             raise AccessDenied
+        if appkey in REFUSED:
+            raise REFUSED[appkey]
+        return PROJECTS.get(appkey, DEFAULT_PROJECT)
 
     ids = count(1)
     return Connection(
         authorize=authorize,
         new_id=lambda: f"{next(ids):032x}",
-        limits=limits or Limits(max_text_chars=50),
+        limits=limits or Limits(max_text_chars=50, max_long_text_chars=60, max_piece_chars=50),
         now=0.0,
     )
 
@@ -61,7 +103,7 @@ def new_connection(limits: Limits | None = None) -> Connection:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=6,
+    max_leaves=3,
 )
 parameter_names = st.sampled_from(
     [
@@ -69,12 +111,16 @@ parameter_names = st.sampled_from(
         "enable_voice_detection", "max_start_silence", "max_end_silence", "max_sentence_silence",
         "text", "voice", "speech_rate", "pitch_rate", "volume",
         "token", "session_id", "tw_time_offset", "tw_index_offset",
+        "disfluency", "speech_noise_threshold", "special_word_filter", "vocabulary_id",
+        "enable_subtitle", "enable_ssml", "enable_aigc_tag", "aigc_propagator", "prompt",
     ]
 )  # fmt: skip
+odd_values = json_values | st.sampled_from(["p", "unknown", "other", "spent", "wrong"])
 good_values = st.sampled_from(["pcm", "wav", 16000, "8000", True, "true", 0, 1, "hi", 500, None])
 payloads = st.one_of(
     st.just({"text": "hi", "enable_intermediate_result": True, "enable_words": True}),
     st.just({"enable_voice_detection": True, "max_start_silence": 3000}),
+    st.just({"text": "hi", "enable_subtitle": True}),
     st.dictionaries(parameter_names, good_values | json_values, max_size=4),
     json_values,
 )
@@ -87,9 +133,15 @@ DIRECTIVES = [
     ("SpeechRecognizer", "StopRecognition"),
     ("SpeechSynthesizer", "StartSynthesis"),
     ("SpeechSynthesizer", "StopSynthesis"),
+    ("SpeechLongSynthesizer", "StartSynthesis"),
+    ("SpeechLongSynthesizer", "RunSynthesis"),
+    ("FlowingSpeechSynthesizer", "StartSynthesis"),
     ("FlowingSpeechSynthesizer", "RunSynthesis"),
+    ("FlowingSpeechSynthesizer", "RunSynthesis"),
+    ("FlowingSpeechSynthesizer", "FlushText"),
+    ("FlowingSpeechSynthesizer", "StopSynthesis"),
+    ("SpeechTranslator", "StartSynthesis"),
 ]
-NAMESPACES = {namespace for namespace, _ in DIRECTIVES[:-1]}
 
 
 @st.composite
@@ -104,7 +156,7 @@ def messages(draw: st.DrawFn) -> str:
         "appkey": "k",
     }
     if draw(st.integers(0, 9)) == 0:
-        header[draw(st.sampled_from([*header, "token"]))] = draw(json_values)
+        header[draw(st.sampled_from([*header, "token"]))] = draw(odd_values)
     return json.dumps({"header": header, "payload": draw(payloads)})
 
 
@@ -145,11 +197,28 @@ def envelope(namespace: str, name: str, payload: object = None) -> str:
     return json.dumps({"header": header, "payload": payload})
 
 
+spoken: st.SearchStrategy[SpeechEvent] = st.one_of(
+    st.builds(SpeechBegan, times, times, texts),
+    st.builds(
+        SpeechEnded,
+        times,
+        times,
+        times,
+        st.lists(st.builds(Subtitle, texts, times, times, times, times), max_size=3).map(tuple),
+    ),
+)
+
+
+def ping(connection: Connection, now: float) -> list[Output]:
+    connection.ping(now)
+    return []
+
+
 wild_steps: st.SearchStrategy[Step] = st.one_of(
     messages().map(say),
     st.text().map(say),
     json_values.map(json.dumps).map(say),
-    st.sampled_from([Overloaded(), BadAudio(), EngineFailed()]).map(
+    st.sampled_from([Overloaded(), BadAudio(), EngineFailed(), InvalidSsml()]).map(
         lambda error: lambda c, now: c.failed(error, now)
     ),
     st.sampled_from([Connection.drain, Connection.finish_early, Connection.cut_off]),
@@ -159,38 +228,70 @@ tame_steps: st.SearchStrategy[Step] = st.one_of(
     st.just(lambda c, now: c.opened(now)),
     st.just(lambda c, now: c.finished(now)),
     st.just(lambda c, now: c.tick(now)),
+    st.just(ping),
+    spoken.map(lambda event: lambda c, now: c.speech(event, now)),
     events.map(lambda event: lambda c, now: c.event(event, now)),
     st.sampled_from([1, 70_000]).map(lambda n: lambda c, now: c.audio(bytes(n), now)),
 )
 
 
 @st.composite
-def tasks(draw: st.DrawFn) -> list[Step]:
+def tasks(draw: st.DrawFn, namespace: str) -> list[Step]:
     """A task as it should be, with anything harmless in between; most sequences begin so."""
-    namespace, name = draw(st.sampled_from([d for d in DIRECTIVES if d[1] in STARTS]))
-    between = st.lists(tame_steps, max_size=6)
-    stop = say(envelope(namespace, name.replace("Start", "Stop")))
+    start = NAMESPACES[namespace].START
+    between = st.lists(tame_steps, max_size=4)
     return [
-        say(envelope(namespace, name, {"text": "hi", **draw(st.sampled_from(OPTIONS))})),
+        say(envelope(namespace, start, {"text": "hi", **draw(st.sampled_from(OPTIONS))})),
         lambda c, now: c.opened(now),
         *draw(between),
-        *([] if name == "StartSynthesis" else [stop]),
+        *draw(SAID.get(namespace, nothing)),
+        *draw(between),
+        *([] if start == "StartSynthesis" and namespace not in SAID else [stop_of(namespace)]),
         *draw(between),
         lambda c, now: c.finished(now),
     ]
 
 
-STARTS = {"StartTranscription", "StartRecognition", "StartSynthesis"}
+def stop_of(namespace: str) -> Step:
+    return say(envelope(namespace, NAMESPACES[namespace].START.replace("Start", "Stop")))
+
+
+def some_of(namespace: str, *directives: tuple[str, object]) -> st.SearchStrategy[list[Step]]:
+    said = [say(envelope(namespace, name, payload)) for name, payload in directives]
+    return st.lists(st.sampled_from(said), max_size=4)
+
+
+nothing: st.SearchStrategy[list[Step]] = st.just([])
+SAID = {
+    "FlowingSpeechSynthesizer": some_of(
+        "FlowingSpeechSynthesizer",
+        ("RunSynthesis", {"text": "你好。"}),
+        ("RunSynthesis", {"text": ""}),
+        ("RunSynthesis", {"text": "字" * 30}),
+        ("FlushText", None),
+    ),
+    "SpeechTranscriber": some_of(
+        "SpeechTranscriber", ("ControlTranscriber", {"max_sentence_silence": 300})
+    ),
+}
 OPTIONS: list[dict[str, object]] = [
     {},
     {"enable_intermediate_result": True, "enable_words": True},
     {"enable_voice_detection": True, "max_start_silence": 3000},
+    {"enable_subtitle": True, "text": None},
+    {"enable_subtitle": True, "enable_ssml": True},
 ]
-sequences = st.builds(
-    lambda before, after: [step for task in before for step in task] + after,
-    st.lists(tasks(), max_size=3),
-    st.lists(tame_steps | wild_steps, max_size=8),
-)
+
+
+def sequences(namespace: str) -> st.SearchStrategy[list[Step]]:
+    return st.builds(
+        lambda before, after: [step for task in before for step in task] + after,
+        st.lists(tasks(namespace), max_size=2),
+        st.lists(tame_steps | wild_steps, max_size=8),
+    )
+
+
+SEQUENCES = {namespace: sequences(namespace) for namespace in NAMESPACES}
 
 
 def check_event(send: Send) -> str:
@@ -211,12 +312,14 @@ def check_event(send: Send) -> str:
     return str(header["name"])
 
 
-@settings(max_examples=300, deadline=None)
-@given(sequences, st.lists(st.floats(0, 12), min_size=1))
+@pytest.mark.parametrize("namespace", NAMESPACES)
+@settings(max_examples=2000, deadline=None)
+@given(data=st.data(), pauses=st.lists(st.floats(0, 12), min_size=1, max_size=5))
 def test_any_sequence_yields_protocol_outputs_and_nothing_after_close(
-    sequence: list[Step], pauses: list[float]
+    namespace: str, data: st.DataObject, pauses: list[float]
 ) -> None:
-    connection, now, closed = new_connection(), 0.0, False
+    sequence = data.draw(SEQUENCES[namespace])
+    connection, now, closed, takes_text = new_connection(), 0.0, False, False
     for step, pause in zip(sequence, cycle(pauses), strict=False):
         now += pause
         outputs = step(connection, now)
@@ -228,8 +331,18 @@ def test_any_sequence_yields_protocol_outputs_and_nothing_after_close(
             match output:
                 case Send():
                     failed = check_event(output) == "TaskFailed"
-                case SendAudio(data) | Feed(data):
-                    assert 0 < len(data) <= 65_536
+                case SendAudio(audio) | Feed(audio):
+                    assert 0 < len(audio) <= 65_536
+                case OpenTextStream():
+                    takes_text = True
+                case Say(text):
+                    assert takes_text
+                    assert text
+                case FlushText():
+                    assert takes_text
+                case FinishText():
+                    assert takes_text
+                    takes_text = False
                 case Close():
                     closed, failed = True, False
         assert not failed
@@ -329,3 +442,47 @@ def test_a_recognition_completes_exactly_once(
         assert names == ["RecognitionStarted", "RecognitionCompleted"]
         assert isinstance(sent[-1]["payload"]["result"], str)
         assert sum(isinstance(output, Abandon) for output in outputs) <= int(voice_detection)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=30), st.booleans(), st.booleans())
+def test_a_flowing_text_keeps_the_order_of_its_events(
+    steps: list[int], subtitles: bool, opened_late: bool
+) -> None:
+    """Started, (Begin, Synthesis*, End)*, Completed; and all text in order, whenever it comes."""
+    namespace, now = "FlowingSpeechSynthesizer", 0.0
+    connection = new_connection()
+    payload = {"enable_subtitle": subtitles}
+    outputs = connection.text(envelope(namespace, "StartSynthesis", payload), now)
+    if not opened_late:
+        outputs += connection.opened(now)
+    given_text, sentence = "", 0
+    for step in steps:
+        match step:
+            case 0 | 1:
+                given_text += str(step)
+                message = envelope(namespace, "RunSynthesis", {"text": str(step)})
+                outputs += connection.text(message, now)
+            case 2:
+                outputs += connection.text(envelope(namespace, "FlushText"), now)
+            case 3:
+                outputs += connection.audio(b"xx", now)
+            case _ if not opened_late:
+                sentence += 1
+                outputs += connection.speech(SpeechBegan(sentence, 0, "0"), now)
+                marks = (Subtitle("0", 0, 1, 0, 1),) * step
+                outputs += connection.speech(SpeechEnded(sentence, 0, 1, marks), now)
+    outputs += connection.text(envelope(namespace, "StopSynthesis"), now)
+    if opened_late:
+        outputs += connection.opened(now)
+    outputs += connection.finished(now)
+    assert "".join(output.text for output in outputs if isinstance(output, Say)) == given_text
+    assert sum(isinstance(output, FlushText) for output in outputs) == steps.count(2)
+    assert sum(isinstance(output, FinishText) for output in outputs) == 1
+    sent = [json.loads(output.text) for output in outputs if isinstance(output, Send)]
+    names = [event["header"]["name"] for event in sent]
+    one = ["SentenceBegin", *(["SentenceSynthesis"] if subtitles else []), "SentenceEnd"]
+    assert names == ["SynthesisStarted", *one * sentence, "SynthesisCompleted"]
+    begun = [event["payload"]["index"] for event in sent if event["header"]["name"] == one[0]]
+    assert begun == list(range(1, sentence + 1))
+    assert sent[-1]["payload"]["measureLength"] == len(given_text)

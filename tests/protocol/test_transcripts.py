@@ -4,13 +4,15 @@ A line is what happens at time ``t`` and what the connection answers. What happe
 
     client         a text frame, as its JSON value      client_text    the same, as raw text
     client_binary  a binary frame of that many bytes    tick           the driver's timer
+    ping           a ping of the client
     service        a report of the service task: an event of app/core/speech.py by its tag, or
                    opened, finished, audio (with "bytes"), failed (with "error", "text")
     server         the server ends: drain, finish_early, cut_off
 
-and ``expect`` lists the outputs. A first line with ``about`` says what the file shows; with
-``draining``, the connection is opened while the server is about to end. Message ids count from 1;
-the token "wrong" is refused.
+and ``expect`` lists the outputs; of a request, the fields that are not the default. A first line
+with ``about`` says what the file shows; with ``draining``, the connection is opened while the
+server is about to end; with ``project``, everybody's project has these fields. Message ids count
+from 1. Refused are the tokens "wrong" and "another's", and the appkeys "unknown" and "spent".
 """
 
 from __future__ import annotations
@@ -22,9 +24,23 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import fields
 
-from app.core.errors import AccessDenied, from_wire
-from app.core.speech import AudioProcessed, RecognitionEvent
+from app.core.errors import (
+    AccessDenied,
+    AppkeyMismatch,
+    DailyQuotaUsed,
+    UnknownAppkey,
+    from_wire,
+)
+from app.core.project import Project
+from app.core.speech import (
+    AudioProcessed,
+    RecognitionEvent,
+    SpeechBegan,
+    SpeechEnded,
+    SpeechEvent,
+)
 from app.nls.connection import Connection
 from app.nls.outputs import (
     Abandon,
@@ -32,9 +48,13 @@ from app.nls.outputs import (
     Configure,
     Feed,
     FinishAudio,
+    FinishText,
+    FlushText,
     OpenRecognition,
     OpenSynthesis,
+    OpenTextStream,
     Output,
+    Say,
     Send,
     SendAudio,
 )
@@ -43,19 +63,28 @@ from app.nls.task import Limits
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.jsonl"))
 
 
-def authorize(token: str | None, appkey: str | None) -> None:
-    if token == "wrong":
-        raise AccessDenied("The token 'wrong' is invalid!")
+def new_connection(about: dict[str, Any]) -> Connection:
+    project = msgspec.convert(about.get("project", {}), Project)
 
+    def authorize(token: str | None, appkey: str | None) -> Project:
+        match token, appkey:
+            case "wrong", _:
+                raise AccessDenied("The token 'wrong' is invalid!")
+            case "another's", _:
+                raise AppkeyMismatch
+            case _, "unknown":
+                raise UnknownAppkey
+            case _, "spent":
+                raise DailyQuotaUsed
+        return project
 
-def new_connection(*, draining: bool = False) -> Connection:
     ids = count(1)
     return Connection(
         authorize=authorize,
         new_id=lambda: f"{next(ids):032x}",
-        limits=Limits(max_text_chars=20),
+        limits=Limits(max_text_chars=20, max_long_text_chars=60, max_piece_chars=30),
         now=0.0,
-        draining=draining,
+        draining=about.get("draining", False),
     )
 
 
@@ -69,6 +98,9 @@ def apply(connection: Connection, line: dict[str, Any]) -> list[Output]:
         return connection.binary(bytes(line["client_binary"]), now)
     if "tick" in line:
         return connection.tick(now)
+    if "ping" in line:
+        connection.ping(now)
+        return []
     if "server" in line:
         return end(connection, line["server"], now)
     return report(connection, line["service"], now)
@@ -97,12 +129,23 @@ def report(connection: Connection, service: dict[str, Any], now: float) -> list[
         case "failed":
             return connection.failed(from_wire(service["error"], service["text"]), now)
         case _:
-            event = msgspec.convert(service, RecognitionEvent | AudioProcessed)
+            event = msgspec.convert(service, RecognitionEvent | AudioProcessed | SpeechEvent)
+            if isinstance(event, SpeechBegan | SpeechEnded):
+                return connection.speech(event, now)
             return connection.event(event, now)
 
 
-def plain(request: msgspec.Struct) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(request))
+def to_json(value: object) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value, order="deterministic"))
+
+
+def plain(request: msgspec.Struct) -> dict[str, Any]:
+    """The fields that are not the default, in terms of JSON."""
+    return {
+        field.name: plain(value) if isinstance(value, msgspec.Struct) else to_json(value)
+        for field in fields(request)
+        if (value := getattr(request, field.name)) != field.default
+    }
 
 
 def show(output: Output) -> dict[str, Any]:
@@ -127,6 +170,14 @@ def show(output: Output) -> dict[str, Any]:
             return {"open_recognition": plain(request)}
         case OpenSynthesis(request):
             return {"open_synthesis": plain(request)}
+        case OpenTextStream(request):
+            return {"open_text_stream": plain(request)}
+        case Say(text):
+            return {"say": text}
+        case FlushText():
+            return {"flush_text": True}
+        case FinishText():
+            return {"finish_text": True}
         case Abandon():
             return {"abandon": True}
         case Close(code, status):
@@ -149,11 +200,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_transcript(path: Path) -> None:
     about, *lines = read(path)
     assert about["about"]
-    connection = new_connection(draining=about.get("draining", False))
+    connection = new_connection(about)
     for number, line in enumerate(lines, start=2):
         outputs = [show(output) for output in apply(connection, line)]
         assert outputs == [expected(item) for item in line["expect"]], f"{path.name}:{number}"
 
 
 def test_there_are_transcripts() -> None:
-    assert len(TRANSCRIPTS) >= 60
+    assert len(TRANSCRIPTS) >= 100

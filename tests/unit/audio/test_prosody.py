@@ -7,7 +7,7 @@ import pytest
 from app.audio import prosody
 from app.audio.pcm import Int16
 from app.audio.prosody import Prosody, apply_volume, needed
-from app.nls.parameters import rate_factor, volume_factor
+from app.core.manner import rate_factor, volume_factor
 
 RATE = 22_050
 

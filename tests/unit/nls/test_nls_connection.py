@@ -8,7 +8,15 @@ from itertools import count
 import pytest
 
 from app.core.errors import EngineFailed, Overloaded, StreamsFull
-from app.core.speech import AudioProcessed, SentenceBegan, SentenceEnded, Word
+from app.core.project import DEFAULT_PROJECT, Project
+from app.core.speech import (
+    AudioProcessed,
+    SentenceBegan,
+    SentenceEnded,
+    SpeechBegan,
+    SpeechEnded,
+    Word,
+)
 from app.nls.connection import Connection
 from app.nls.namespaces import NAMESPACES
 from app.nls.outputs import Abandon, Close, Feed, OpenRecognition, OpenSynthesis, Output, Send
@@ -18,6 +26,8 @@ STARTS = {
     "SpeechTranscriber": "StartTranscription",
     "SpeechRecognizer": "StartRecognition",
     "SpeechSynthesizer": "StartSynthesis",
+    "SpeechLongSynthesizer": "StartSynthesis",
+    "FlowingSpeechSynthesizer": "StartSynthesis",
 }
 
 
@@ -28,12 +38,16 @@ class Client:
         ids = count(1)
         self.seen: list[tuple[str | None, str | None]] = []
         self.connection = Connection(
-            authorize=lambda token, appkey: self.seen.append((token, appkey)),
+            authorize=self._authorize,
             new_id=lambda: f"{next(ids):032x}",
             limits=limits or Limits(),
             now=100.0,
             draining=draining,
         )
+
+    def _authorize(self, token: str | None, appkey: str | None) -> Project:
+        self.seen.append((token, appkey))
+        return DEFAULT_PROJECT
 
     def say(
         self, namespace: str, name: str, now: float, payload: object = None, **header: str
@@ -85,6 +99,40 @@ def test_synthesis_has_no_idle_time() -> None:
     client.connection.opened(110)
     assert client.connection.deadline() is None
     assert client.connection.tick(10_000) == []
+
+
+def test_flowing_deadlines() -> None:
+    client = Client(Limits(idle_timeout_s=10, idle_with_pings_s=23))
+    connection = client.connection
+    client.say("FlowingSpeechSynthesizer", "StartSynthesis", 110)
+    connection.ping(111)
+    assert connection.deadline() is None, "waiting for the service is not the client's fault"
+    connection.opened(120)
+    assert connection.deadline() == 130
+    connection.ping(126)
+    assert connection.deadline() == 136
+    connection.ping(134)
+    assert connection.deadline() == 143, "pings alone do not do for ever"
+    client.say("FlowingSpeechSynthesizer", "RunSynthesis", 140, {"text": "a."})
+    assert connection.deadline() == 150
+    connection.speech(SpeechBegan(1, 0, "a."), 145)
+    assert connection.deadline() is None, "it hears a sentence"
+    connection.speech(SpeechEnded(1, 0, 9), 160)
+    assert connection.deadline() == 170
+    client.say("FlowingSpeechSynthesizer", "StopSynthesis", 165)
+    assert connection.deadline() is None, "after Stop it is our turn"
+    connection.finished(180)
+    connection.ping(190)
+    assert connection.deadline() == 240, "between tasks pings are no sign of life"
+
+
+def test_the_limits_of_a_text_are_those_of_its_namespace() -> None:
+    limits = Limits(max_text_chars=3, max_long_text_chars=5, max_piece_chars=4)
+    for namespace, accepted in (("SpeechSynthesizer", 3), ("SpeechLongSynthesizer", 5)):
+        for chars, opens in ((accepted, True), (accepted + 1, False)):
+            payload = {"text": "x" * chars}
+            output = Client(limits).say(namespace, "StartSynthesis", 110, payload)[0]
+            assert isinstance(output, OpenSynthesis) is opens
 
 
 def test_idle_text_names_the_last_directive() -> None:
@@ -158,6 +206,8 @@ def test_reports_without_a_task_are_harmless(namespace: str) -> None:
             *connection.event(SentenceEnded(0, 1, "x"), 111),
             *connection.event(AudioProcessed(99_999), 111),
             *connection.audio(b"x", 111),
+            *connection.speech(SpeechBegan(1, 0, "x"), 111),
+            *connection.speech(SpeechEnded(1, 0, 1), 111),
             *connection.finished(111),
             *connection.failed(Overloaded(), 111),
         ]
@@ -177,7 +227,7 @@ def test_reports_of_the_other_kind_are_harmless(namespace: str) -> None:
     client = Client()
     client.start(namespace, 110)
     outputs = client.connection.audio(b"", 111)
-    if namespace == "SpeechSynthesizer":
+    if STARTS[namespace] == "StartSynthesis":
         outputs += client.connection.event(SentenceEnded(0, 1, "x"), 111)
     else:
         outputs += client.connection.audio(b"xx", 111)

@@ -5,53 +5,58 @@ import math
 import pytest
 
 from app.core.errors import (
+    AccessDenied,
     InvalidRequest,
     InvalidText,
     UnsupportedFormat,
     UnsupportedSampleRate,
 )
-from app.core.speech import RecognitionOptions, RecognitionRequest, SynthesisRequest
+from app.core.project import DEFAULT_PROJECT, Project
+from app.core.speech import (
+    RecognitionOptions,
+    RecognitionRequest,
+    SynthesisRequest,
+    SyntheticMark,
+    WordFilter,
+)
 from app.nls.parameters import (
     SYNTHESIS_RATES,
     Values,
     boolean,
     integer,
-    rate_factor,
+    number,
     recognition_request,
     silence_ms,
+    stream_request,
     string,
     synthesis_request,
-    volume_factor,
+    with_defaults,
 )
 
 FORMATS = ("pcm", "wav")
 
 
-def recognition(values: Values) -> RecognitionRequest:
-    return recognition_request(values, task_id="t", appkey="k", formats=FORMATS, max_audio_ms=None)
+def recognition(values: Values, project: Project = DEFAULT_PROJECT) -> RecognitionRequest:
+    return recognition_request(
+        values, task_id="t", appkey="k", formats=FORMATS, max_audio_ms=None, project=project
+    )
 
 
-def synthesis(values: Values, max_text_chars: int = 10) -> SynthesisRequest:
+def synthesis(
+    values: Values, max_text_chars: int = 10, project: Project = DEFAULT_PROJECT
+) -> SynthesisRequest:
     return synthesis_request(
         {"text": "hi", **values},
         task_id="t",
         appkey="k",
         formats=FORMATS,
         max_text_chars=max_text_chars,
+        project=project,
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "factor"),
-    [(-500, 0.5), (-250, 1 / 1.5), (0, 1), (250, 1 / 0.75), (500, 2), (-9999, 0.5), (9999, 2)],
-)
-def test_rate_factor(value: int, factor: float) -> None:
-    assert rate_factor(value) == pytest.approx(factor)
-
-
-@pytest.mark.parametrize(("value", "factor"), [(0, 0), (50, 1), (100, 2), (-1, 0), (101, 2)])
-def test_volume_factor(value: int, factor: float) -> None:
-    assert volume_factor(value) == factor
+def stream(values: Values) -> SynthesisRequest:
+    return stream_request(values, task_id="t", appkey="k", formats=FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -177,3 +182,125 @@ def test_long_text_is_refused_whole() -> None:
     assert synthesis({"text": "字" * 10}).text == "字" * 10
     with pytest.raises(InvalidText, match="11 characters; at most 10"):
         synthesis({"text": "字" * 11})
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(0.5, 0.5), (-1, -1), ("0.25", 0.25), (None, None), (" ", None), (9, 9)]
+)
+def test_number_is_lenient(value: object, found: float | None) -> None:
+    assert number({"x": value}, "x") == found
+
+
+@pytest.mark.parametrize("value", [True, "much", [], math.nan, math.inf])
+def test_number_refuses_what_is_none(value: object) -> None:
+    with pytest.raises(InvalidRequest, match="Invalid x: expected a number"):
+        number({"x": value}, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold"), [(None, None), ("-0.5", -0.5), (-7, -1.0), (10**400, 1.0), (0, 0.0)]
+)
+def test_a_noise_threshold_is_clamped(value: object, threshold: float | None) -> None:
+    found = recognition({"speech_noise_threshold": value}).options.noise_threshold
+    assert found == threshold
+    assert type(found) is type(threshold)
+
+
+def test_recognition_options_of_the_protocol() -> None:
+    request = recognition(
+        {
+            "disfluency": "true",
+            "special_word_filter": {"filter_with_signed": {"word_list": ["x"]}},
+        }
+    )
+    assert request.disfluency
+    assert request.word_filter == WordFilter(masked=("x",))
+
+
+BEIJING = (("北京", 5.0),)
+YUNNAN = (("云南", 3.0),)
+WITH_WORDS = Project(hotwords=YUNNAN, vocabularies={"v1": BEIJING, "none": ()})
+
+
+@pytest.mark.parametrize(
+    ("values", "hotwords"),
+    [
+        ({}, YUNNAN),
+        ({"vocabulary_id": ""}, YUNNAN),
+        ({"vocabulary_id": "v1"}, BEIJING),
+        ({"vocabulary_id": "unknown"}, YUNNAN),
+        ({"vocabulary_id": "none"}, ()),
+        ({"customization_id": "v1"}, BEIJING),
+        ({"customization_id": "unknown"}, YUNNAN),
+        ({"vocabulary_id": "none", "customization_id": "v1"}, ()),
+        ({"vocabulary_id": "unknown", "customization_id": "v1"}, BEIJING),
+    ],
+)
+def test_hotwords_are_the_requests_or_the_projects(
+    values: Values, hotwords: tuple[tuple[str, float], ...]
+) -> None:
+    assert recognition(values, WITH_WORDS).options.hotwords == hotwords
+
+
+def test_what_a_project_means_for_a_recognition() -> None:
+    project = Project(model="telephone", language="yue", max_rate=8_000)
+    request = recognition({}, project)
+    assert (request.options.model, request.options.language) == ("telephone", "yue")
+    assert (request.sample_rate, request.max_rate) == (8_000, 8_000)
+    assert recognition({"sample_rate": 16_000}, project).sample_rate == 16_000
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_defaults_stand_in_for_what_is_not_given(value: object) -> None:
+    project = Project(defaults={"voice": "aixia", "volume": 10})
+    assert with_defaults({"voice": value}, project) == {"voice": "aixia", "volume": 10}
+    assert with_defaults({"voice": "x", "volume": 0}, project) == {"voice": "x", "volume": 0}
+
+
+def test_a_project_may_use_its_voices_only() -> None:
+    project = Project(voices=frozenset({"aixia"}))
+    request = synthesis({"voice": "AiXia"}, project=project)
+    assert (request.voice, request.allowed_voices) == ("AiXia", project.voices)
+    with pytest.raises(AccessDenied, match="No privilege to this voice"):
+        synthesis({}, project=project)
+
+
+@pytest.mark.parametrize(
+    ("given", "whole", "pieces"),
+    [(None, None, False), ("", None, False), (True, True, True), ("false", False, False)],
+)
+def test_ssml(given: object, whole: bool | None, pieces: bool) -> None:
+    assert synthesis({"enable_ssml": given}).ssml is whole
+    assert stream({"enable_ssml": given}).ssml is pieces
+
+
+def test_a_stream_has_the_parameters_and_no_text() -> None:
+    values = {"voice": "v", "format": "WAV", "speech_rate": 500, "enable_subtitle": 1}
+    request = stream({**values, "text": 5})
+    assert request.text == ""
+    assert request.subtitles
+    assert (request.voice, request.format, request.speed) == ("v", "wav", 2.0)
+
+
+def test_manner_and_mark() -> None:
+    request = synthesis(
+        {
+            "prompt": " 慢 ",
+            "enable_aigc_tag": "1",
+            "aigc_propagator": "电台",
+            "aigc_propagate_id": "7",
+        }
+    )
+    assert request.prompt == "慢"
+    assert request.mark == SyntheticMark(propagator="电台", propagate_id="7")
+    assert synthesis({"aigc_propagator": "电台"}).mark is None
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("prompt", 1000), ("aigc_propagator", 256), ("aigc_propagate_id", 256)]
+)
+def test_texts_beside_the_text_are_bounded(name: str, limit: int) -> None:
+    values = {"enable_aigc_tag": True, name: "x" * limit}
+    assert synthesis(values)
+    with pytest.raises(InvalidRequest, match=f"Invalid {name}: at most {limit}"):
+        synthesis({**values, name: "x" * (limit + 1)})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from app.core import errors
@@ -26,6 +28,14 @@ from app.nls.status import (
         (errors.UnsupportedSampleRate(), "synthesis", 40010003, 400),
         (errors.BadAudio(), "recognition", 40000009, 400),
         (errors.AudioTooLong(), "recognition", 41010104, 400),
+        (errors.UnsupportedFormat(), "flash", 40270001, 400),
+        (errors.UnsupportedSampleRate(), "flash", 41010101, 400),
+        (errors.BadAudio(), "flash", 40270003, 400),
+        (errors.AudioTooLong(), "flash", 40270003, 400),
+        (errors.InvalidSsml(), "synthesis", 41020001, 400),
+        (errors.UnknownAppkey(), "recognition", 40020105, 403),
+        (errors.AppkeyMismatch(), "synthesis", 40020106, 403),
+        (errors.DailyQuotaUsed(), "flash", 40000005, 429),
         (errors.AccessDenied(), "synthesis", 40000001, 401),
         (errors.Overloaded(), "recognition", 40000005, 429),
         (errors.DeadlineExceeded(), "recognition", 50000000, 504),
@@ -78,8 +88,10 @@ def test_every_class_of_the_error_tree_is_mapped_more_precisely_than_the_root() 
         errors.EngineUnavailable,
         errors.DeadlineExceeded,
     }
+    families: tuple[Family, ...] = get_args(Family)
     for cls in client_side:
-        assert str(code_of(cls(), "synthesis").code).startswith("4"), cls
+        for family in families:
+            assert str(code_of(cls(), family).code).startswith("4"), cls
 
 
 def test_status_text_is_one_bounded_line() -> None:

@@ -13,7 +13,8 @@ In: ``sniff.py`` says what a client's bytes are, and so by which of three ways t
    budget (``budget.py``, ``ffmpeg_memory.py``), in the decode process.
 
 The last two share ``ffmpeg_frames.py`` (what FFmpeg returns, checked) and ``damage.py`` (how much
-of a stream may be broken).
+of a stream may be broken). All mix what has several channels down, or hear one of them
+(``channels.py``).
 
 Then: ``gate.py`` (the near-field filter; ``levels.py`` and ``threshold.py`` explain it to its
 owner), and in the engine worker ``vad.py`` and ``endpoint.py``.

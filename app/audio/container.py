@@ -14,14 +14,15 @@ import io
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
 
 from app.audio.budget import Budget, Clock, Spending, too_slow
-from app.audio.ffmpeg_frames import Channels, check_frame, frame_samples
+from app.audio.channels import Channel
+from app.audio.ffmpeg_frames import check_frame, frame_samples
 from app.audio.ffmpeg_memory import bound_allocations
 from app.audio.pcm import Int16
 from app.audio.sniff import Kind
@@ -89,13 +90,15 @@ CONTAINERS: Final[dict[str, Container]] = {
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Decoded audio: shape (n,), or (channels, n) where the channels are kept apart.
+    """Decoded audio, shape (n,).
 
     ``sample_rate`` (Hz) is the file's own, and may change from one block to the next.
+    ``channels``: the most that the file has had at a time so far.
     """
 
     samples: Int16
     sample_rate: int
+    channels: int = 1
 
 
 def decode_file(
@@ -103,13 +106,13 @@ def decode_file(
     kind: str,
     budget: Budget,
     *,
-    channels: Channels = "mix",
+    channel: Channel = None,
     clock: Clock = time.monotonic,
 ) -> Generator[Block, None, None]:
     """Decode the first audio track of ``file``, which must be seekable and stays open.
 
-    ``kind`` is a :class:`~app.audio.sniff.Kind` of :data:`CONTAINERS`; ``channels`` says whether
-    they are mixed down or kept apart. What the container tells of an encoder's padding is cut off
+    ``kind`` is a :class:`~app.audio.sniff.Kind` of :data:`CONTAINERS`; ``channel``: the
+    one to hear. What the container tells of an encoder's padding is cut off
     at both ends. Blocking work: call it in a thread. Close the iterator if it is not used up.
 
     Raises:
@@ -127,21 +130,21 @@ def decode_file(
     if container is None:
         names = sorted({each.name for each in CONTAINERS.values()})
         raise UnsupportedFormat(f"Invalid format! Accepted: {', '.join(names)}.")
-    return _File(file, container, Spending(budget, clock), channels).blocks()
+    return _File(file, container, Spending(budget, clock), channel).blocks()
 
 
 class _File:
     """One file on its way to blocks."""
 
     def __init__(
-        self, file: BinaryIO, container: Container, spending: Spending, channels: Channels
+        self, file: BinaryIO, container: Container, spending: Spending, channel: Channel
     ) -> None:
         self._source = _Source(file, spending)
         self._file = file
         self._container = container
         self._spending = spending
-        self._channels = channels
-        self._width: int | None = None
+        self._channel = channel
+        self._channels = 0
 
     def blocks(self) -> Generator[Block, None, None]:
         """Everything in the file."""
@@ -164,7 +167,7 @@ class _File:
     def _given(self, block: Block) -> Iterator[Block]:
         """The block, while the consumer's time is not ours."""
         self._spending.pause()
-        yield block
+        yield replace(block, channels=self._channels)
         self._spending.resume()
 
     @contextmanager
@@ -252,14 +255,8 @@ class _File:
     def _samples(self, frame: AudioFrame) -> Int16:
         check_frame(frame)
         self._spending.count_audio(frame.samples, frame.sample_rate)
-        samples = frame_samples(frame, self._channels)
-        if self._channels == "split":
-            if self._width not in (None, len(samples)):
-                raise BadAudio(
-                    "The number of channels changes within the audio: send a file for each part."
-                )
-            self._width = len(samples)
-        return samples
+        self._channels = max(self._channels, frame.layout.nb_channels)
+        return frame_samples(frame, self._channel)
 
 
 class _Source:
@@ -323,33 +320,33 @@ class _Joiner:
 
     def add(self, samples: Int16, rate: int) -> Iterator[Block]:
         """Take in a frame at ``rate``, and give what is complete by now."""
-        if self._parts and (rate, samples.shape[:-1]) != (self._rate, self._parts[0].shape[:-1]):
+        if self._parts and rate != self._rate:
             self._end = None
             yield from self.finish()
         self._rate = rate
         self._parts.append(samples)
-        self._size += samples.shape[-1]
+        self._size += samples.size
         self.empty = self.empty and not self._size
         if self._size >= BLOCK_SAMPLES + MAX_PADDING:
-            joined = np.concatenate(self._parts, axis=-1)
-            yield self._block(joined[..., :-MAX_PADDING])
-            self._parts, self._size = [joined[..., -MAX_PADDING:].copy()], MAX_PADDING
+            joined = np.concatenate(self._parts)
+            yield self._block(joined[:-MAX_PADDING])
+            self._parts, self._size = [joined[-MAX_PADDING:].copy()], MAX_PADDING
 
     def finish(self) -> Iterator[Block]:
         """The audio has ended: the rest."""
         if not self._size:
             return
-        rest = np.concatenate(self._parts, axis=-1)
+        rest = np.concatenate(self._parts)
         if self._end is not None:
             excess = self._given + self._size - round(self._end * self._rate)
             if 0 < excess <= MAX_PADDING:
-                rest = rest[..., : max(0, self._size - excess)]
+                rest = rest[: max(0, self._size - excess)]
         self._parts, self._size = [], 0
-        if rest.shape[-1]:
+        if rest.size:
             yield self._block(rest)
 
     def _block(self, samples: Int16) -> Block:
-        self._given += samples.shape[-1]
+        self._given += samples.size
         return Block(samples, self._rate)
 
 

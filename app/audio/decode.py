@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import numpy as np
-
 from app.audio import wav
-from app.audio.pcm import EMPTY, Float32, Int16
+from app.audio.channels import Channel, heard
+from app.audio.pcm import EMPTY, Int16
 from app.audio.wav_samples import READABLE, S16, SampleFormat
 from app.core.errors import BadAudio, UnsupportedFormat, UnsupportedSampleRate
 from app.core.speech import format_name
@@ -34,6 +33,11 @@ class Decoder(Protocol):
     @property
     def sample_rate(self) -> int | None:
         """Of the samples that ``feed`` returns; None until the stream has told."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """The most that the stream has had at a time so far; 0 until it has told."""
         ...
 
     def feed(self, data: bytes) -> Int16:
@@ -92,14 +96,19 @@ class StreamingDecoder(Decoder, Protocol):
 
 
 class PcmDecoder:
-    """Raw little-endian samples, mixed down to mono if they are interleaved: 16-bit, or as
-    ``sample_format`` says."""
+    """Raw little-endian samples, interleaved where there are several channels: 16-bit, or as
+    ``sample_format`` says. ``channel``: the one to hear."""
 
     def __init__(
-        self, sample_rate: int, channels: int = 1, sample_format: SampleFormat = S16
+        self,
+        sample_rate: int,
+        channels: int = 1,
+        sample_format: SampleFormat = S16,
+        channel: Channel = None,
     ) -> None:
         self.sample_rate: int | None = sample_rate
-        self._channels = channels
+        self.channels = channels
+        self._channel = channel
         self._format = sample_format
         self._rest = b""
 
@@ -107,12 +116,14 @@ class PcmDecoder:
         """See :class:`Decoder`."""
         if self._rest:
             data = self._rest + data
-        usable = len(data) - len(data) % (self._format.size * self._channels)
+        usable = len(data) - len(data) % (self._format.size * self.channels)
         self._rest = data[usable:]
         if not usable:
             return EMPTY
         samples = self._format.read(data[:usable])
-        return samples if self._channels == 1 else _mixdown(samples, self._channels)
+        if self.channels == 1 and not self._channel:
+            return samples
+        return heard(samples.reshape(-1, self.channels), self._channel)
 
     def flush(self) -> Int16:
         """See :class:`Decoder`."""
@@ -125,12 +136,14 @@ class WavDecoder:
 
     Bytes without the RIFF magic are raw mono PCM at the requested rate: there are clients that
     label those as wav (nls-protocol.md 6.1). The rate in a header overrules the requested one.
-    Chunks after the samples are ignored.
+    Chunks after the samples are ignored. ``channel``: the one to hear.
     """
 
-    def __init__(self, requested_rate: int) -> None:
+    def __init__(self, requested_rate: int, channel: Channel = None) -> None:
         self.sample_rate: int | None = None
+        self.channels = 0
         self._requested_rate = requested_rate
+        self._channel = channel
         self._header = wav.HeaderReader()
         self._pcm: PcmDecoder | None = None
         self._left: int | None = None
@@ -141,14 +154,13 @@ class WavDecoder:
             return self._samples(self._pcm, data)
         header = self._header.feed(data)
         if self._header.riff is False:
-            return self._begin(PcmDecoder(self._requested_rate), 0)
+            return self._begin(self._raw(), 0)
         if header is None:
             return EMPTY
         sample_format = _checked(header)
         self._left = header.data_bytes
-        return self._begin(
-            PcmDecoder(header.sample_rate, header.channels, sample_format), header.size
-        )
+        pcm = PcmDecoder(header.sample_rate, header.channels, sample_format, self._channel)
+        return self._begin(pcm, header.size)
 
     def flush(self) -> Int16:
         """See :class:`Decoder`.
@@ -160,7 +172,10 @@ class WavDecoder:
             return EMPTY
         if self._header.riff:
             raise BadAudio("Invalid wav header! The audio ends inside the header: send all of it.")
-        return self._begin(PcmDecoder(self._requested_rate), 0)
+        return self._begin(self._raw(), 0)
+
+    def _raw(self) -> PcmDecoder:
+        return PcmDecoder(self._requested_rate, channel=self._channel)
 
     def _begin(self, pcm: PcmDecoder, skip: int) -> Int16:
         """The header is over: decode what came after its ``skip`` bytes."""
@@ -168,6 +183,7 @@ class WavDecoder:
         self._header = wav.HeaderReader()
         self._pcm = pcm
         self.sample_rate = pcm.sample_rate
+        self.channels = pcm.channels
         return self._samples(pcm, rest)
 
     def _samples(self, pcm: PcmDecoder, data: bytes) -> Int16:
@@ -175,12 +191,6 @@ class WavDecoder:
             data = data[: self._left]
             self._left -= len(data)
         return pcm.feed(data)
-
-
-def _mixdown(samples: Int16, channels: int) -> Int16:
-    """The mean of interleaved channels."""
-    mean: Float32 = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
-    return np.rint(mean, out=mean).astype(np.int16)
 
 
 def _checked(header: wav.WavHeader) -> SampleFormat:
@@ -210,8 +220,8 @@ def wrong_rate(sample_rate: int) -> str:
     )
 
 
-_DECODERS: Final[dict[str, Callable[[int], Decoder]]] = {
-    "pcm": PcmDecoder,
+_DECODERS: Final[dict[str, Callable[[int, Channel], Decoder]]] = {
+    "pcm": lambda sample_rate, channel: PcmDecoder(sample_rate, channel=channel),
     "wav": WavDecoder,
 }
 
@@ -219,10 +229,11 @@ DECODABLE: Final = tuple(_DECODERS)
 """The format names that :func:`open_decoder` takes."""
 
 
-def open_decoder(format: str, sample_rate: int) -> Decoder:
+def open_decoder(format: str, sample_rate: int, channel: Channel = None) -> Decoder:
     """A decoder for a client's format name: any letter case, with or without a leading dot.
 
-    ``sample_rate`` is what the client says; a header overrules it.
+    ``sample_rate`` is what the client says; a header overrules it. ``channel``: the one to hear;
+    raw PCM has only one.
 
     Raises:
         UnsupportedFormat: not one of :data:`DECODABLE`.
@@ -232,4 +243,4 @@ def open_decoder(format: str, sample_rate: int) -> Decoder:
     if decoder is None:
         raise UnsupportedFormat(f"Invalid format! Accepted: {', '.join(DECODABLE)}.")
     check_sample_rate(sample_rate)
-    return decoder(sample_rate)
+    return decoder(sample_rate, channel)

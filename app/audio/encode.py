@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from app.audio import wav
 from app.audio.encode_aac import AacEncoder
 from app.audio.encode_flac import FlacEncoder
+from app.audio.encode_mark import riff_info
 from app.audio.encode_mp3 import Mp3Encoder
 from app.audio.encode_opus import FramedOpusEncoder, OggOpusEncoder
 from app.audio.pcm import Int16
@@ -54,8 +55,9 @@ class PcmEncoder:
 
     blocking: Final = False
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
         self.sample_rate = sample_rate
+        self.mark = mark
 
     def header(self, total_samples: int | None) -> bytes:
         """See :class:`Encoder`."""
@@ -75,11 +77,12 @@ class WavEncoder(PcmEncoder):
     4.2). Its length fields are 0xFFFFFFFF while the length is not known."""
 
     def header(self, total_samples: int | None) -> bytes:
-        """See :class:`Encoder`: 44 bytes."""
-        return wav.make_header(self.sample_rate, total_samples)
+        """See :class:`Encoder`: 44 bytes, and the mark."""
+        info = riff_info(self.mark) if self.mark else b""
+        return wav.make_header(self.sample_rate, total_samples, info)
 
 
-_ENCODERS: Final[dict[str, Callable[[int], Encoder]]] = {
+_ENCODERS: Final[dict[str, Callable[[int, str], Encoder]]] = {
     "pcm": PcmEncoder,
     "wav": WavEncoder,
     "mp3": Mp3Encoder,
@@ -96,9 +99,10 @@ ENCODABLE: Final = tuple(_ENCODERS)
 _SHOWN_CHARS: Final = 32
 
 
-def open_encoder(format: str, sample_rate: int) -> Encoder:
+def open_encoder(format: str, sample_rate: int, mark: str = "") -> Encoder:
     """An encoder of ``sample_rate`` (Hz) for a client's format name: any letter case, with or
-    without a leading dot.
+    without a leading dot. ``mark``: JSON that the file is to carry, where its format has a place
+    (``encode_mark.py``); "" for none.
 
     Raises:
         UnsupportedFormat: not one of :data:`ENCODABLE`.
@@ -112,4 +116,4 @@ def open_encoder(format: str, sample_rate: int) -> Encoder:
     if sample_rate not in SAMPLE_RATES:
         accepted = ", ".join(map(str, SAMPLE_RATES))
         raise UnsupportedSampleRate(f"Invalid sample rate {sample_rate}! Accepted: {accepted} Hz.")
-    return encoder(sample_rate)
+    return encoder(sample_rate, mark)

@@ -32,7 +32,8 @@ class AacEncoder:
 
     blocking: Final = True
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
+        """``mark`` has no place in ADTS."""
         self._codec = PacketEncoder(
             "aac",
             sample_rate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from app.audio.encode_mark import id3_tag
 from app.audio.encode_packets import PacketEncoder
 from app.audio.pcm import Int16
 
@@ -39,7 +40,8 @@ class Mp3Encoder:
 
     blocking: Final = True
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
+        self._tag = id3_tag(mark) if mark else b""
         self._mpeg1 = sample_rate >= 32_000
         bit_rate = _bit_rate(sample_rate)
         self._codec = PacketEncoder(
@@ -59,11 +61,12 @@ class Mp3Encoder:
         self._bytes = 0
 
     def header(self, total_samples: int | None) -> bytes:
-        """See :class:`app.audio.encode.Encoder`: nothing, or a frame without sound."""
+        """See :class:`app.audio.encode.Encoder`: the mark, and a frame without sound if the length
+        is known."""
         if total_samples is None or not self._frames:
-            return b""
+            return self._tag
         padding = self._frames * self._frame_samples - ENCODER_DELAY - total_samples
-        return self._info_frame(padding)
+        return self._tag + self._info_frame(padding)
 
     def encode(self, samples: Int16) -> bytes:
         """See :class:`app.audio.encode.Encoder`."""

@@ -9,6 +9,7 @@ import random
 import struct
 from typing import Final
 
+from app.audio.encode_mark import vorbis_comment
 from app.audio.encode_packets import PacketEncoder
 from app.audio.ogg import make_page
 from app.audio.opus_frames import frame
@@ -25,9 +26,9 @@ _INPUT_RATE: Final = struct.Struct("<I")
 _INPUT_RATE_OFFSET: Final = 12
 """Both in the identification header (RFC 7845 section 5.1)."""
 
-_VENDOR: Final = b"FunSpeech"
-_TAGS: Final = b"OpusTags" + struct.pack("<I", len(_VENDOR)) + _VENDOR + struct.pack("<I", 0)
-"""The comment header: who made it, and no comments (RFC 7845 section 5.2)."""
+_VENDOR: Final = "FunSpeech"
+_TAGS: Final = b"OpusTags"
+"""What the comment header begins with (RFC 7845 section 5.2)."""
 
 _OPUS_RATES: Final = {11_025: 16_000, 22_050: 24_000, 32_000: 48_000, 44_100: 48_000}
 """Of the encoder, where it does not have the rate itself (Hz)."""
@@ -78,8 +79,9 @@ class OggOpusEncoder:
 
     blocking: Final = True
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
         self._sample_rate = sample_rate
+        self._tags = _TAGS + vorbis_comment(_VENDOR, mark)
         opus_rate = _OPUS_RATES.get(sample_rate, sample_rate)
         self._packets = _Packets(sample_rate, opus_rate, _OGG_BIT_RATES[opus_rate])
         # Tells streams apart that somebody puts one behind the other in one file.
@@ -91,7 +93,7 @@ class OggOpusEncoder:
         head = bytearray(self._packets.codec.extradata)
         _INPUT_RATE.pack_into(head, _INPUT_RATE_OFFSET, self._sample_rate)
         return make_page(bytes(head), serial=self._serial, begin=True) + make_page(
-            _TAGS, serial=self._serial, number=1
+            self._tags, serial=self._serial, number=1
         )
 
     def encode(self, samples: Int16) -> bytes:
@@ -134,7 +136,8 @@ class FramedOpusEncoder:
 
     blocking: Final = True
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, mark: str = "") -> None:
+        """``mark`` has no place in it."""
         opus_rate = 8_000 if sample_rate == 8_000 else 16_000
         self._packets = _Packets(sample_rate, opus_rate, _FRAMED_BIT_RATE)
 

@@ -20,6 +20,10 @@ START_PROBABILITY: Final = 0.5
 STOP_PROBABILITY: Final = 0.35
 """Speech goes on down to this: the default's 0.15 below the start, so that a weak syllable does
 not make a hole."""
+NOISE_STEP: Final = 0.4
+"""What a noise threshold of 1 adds to both probabilities, and -1 takes away."""
+_LOWEST, _HIGHEST = 0.05, 0.95
+"""Where that ends: below, silence would be speech; above, hardly anything."""
 START_WINDOWS: Final = 3
 START_SPEECH_WINDOWS: Final = 2
 """A sentence begins when 2 of the last 3 windows (96 ms) are speech: one alone is a click. Of
@@ -55,7 +59,8 @@ class Endpointer:
 
     ``max_sentence_silence_ms``: silence that ends a sentence. ``max_sentence_ms``: a sentence is
     cut before it becomes longer; if speech goes on, the next begins right there.
-    ``window_samples``: samples per probability.
+    ``window_samples``: samples per probability. ``noise_threshold``: from -1 to 1, towards 1 more
+    is taken for noise and towards -1 for speech (``speech_noise_threshold``, nls-protocol.md 2.1).
     """
 
     def __init__(
@@ -63,8 +68,11 @@ class Endpointer:
         max_sentence_silence_ms: int,
         max_sentence_ms: int,
         window_samples: int = WINDOW_SAMPLES,
+        noise_threshold: float = 0.0,
     ) -> None:
         self.configure(max_sentence_silence_ms)
+        self._speech_from = _shifted(START_PROBABILITY, noise_threshold)
+        self._speech_down_to = _shifted(STOP_PROBABILITY, noise_threshold)
         self._window = window_samples
         start_windows = max(START_WINDOWS, round(START_WINDOWS * WINDOW_SAMPLES / window_samples))
         self._start_speech = math.ceil(start_windows * START_SPEECH_WINDOWS / START_WINDOWS)
@@ -106,20 +114,20 @@ class Endpointer:
         return endpoints
 
     def _feed_closed(self, probability: float) -> list[Endpoint]:
-        if self._speaking and probability >= STOP_PROBABILITY:
+        if self._speaking and probability >= self._speech_down_to:
             # The last sentence was cut in the middle of speech, which goes on.
             self._recent.append(True)
             return [self._open()]
         self._speaking = False
-        self._recent.append(probability >= START_PROBABILITY)
+        self._recent.append(probability >= self._speech_from)
         if sum(self._recent) < self._start_speech:
             return []
         return [self._open()]
 
     def _feed_open(self, start: int, probability: float) -> list[Endpoint]:
-        if probability >= START_PROBABILITY:
+        if probability >= self._speech_from:
             self._speaking = True
-        elif probability < STOP_PROBABILITY:
+        elif probability < self._speech_down_to:
             self._speaking = False
         if self._speaking:
             self._speech_end = self._position
@@ -143,6 +151,10 @@ class Endpointer:
         self._recent.clear()
         self._speaking = self._speaking and cut
         return SpeechStopped(start, self._speech_end, cut)
+
+
+def _shifted(probability: float, noise_threshold: float) -> float:
+    return min(max(probability + NOISE_STEP * noise_threshold, _LOWEST), _HIGHEST)
 
 
 def _samples(ms: int) -> int:

@@ -5,21 +5,18 @@ A frame's header comes from the file: rates of 1.7 GHz were seen in damaged ones
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.audio.channels import Channel, heard
 from app.audio.decode import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, wrong_rate
 from app.audio.pcm import FULL_SCALE, Float32, Int16, to_int16
 from app.core.errors import BadAudio
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-
-Channels = Literal["mix", "split"]
-"""``mix``: the mean, which is what a recogniser hears. ``split``: each by itself, for interfaces in
-which a recording's channels are its speakers; none of this version has that."""
 
 MAX_VALUES: Final = 1 << 21
 """Samples of all channels in one frame; the largest that a real encoder makes (FLAC, 8 channels of
@@ -54,17 +51,19 @@ def check_frame(frame: AudioFrame) -> None:
         raise BadAudio("The audio cannot be decoded: its blocks are too large; convert it to wav.")
 
 
-def frame_samples(frame: AudioFrame, channels: Channels) -> Int16:
-    """The samples of a checked frame: the mean of its channels, shape (n,), or for ``split`` each,
-    shape (channels, n).
+def frame_samples(frame: AudioFrame, channel: Channel) -> Int16:
+    """The samples of a checked frame, shape (n,): the mean of its channels, or those of one.
 
     Clipped where a lossy codec goes beyond full scale; what is no number is 0.
     """
     planes = _planes(frame)
     if planes.dtype == np.int16:
-        return _int16(planes, channels)
+        return heard(planes.T, channel)
     scaled = _scaled(planes)
-    return to_int16(scaled.mean(axis=0) if channels == "mix" else scaled)
+    if channel is None:
+        # Before it is rounded to 16 bits.
+        return to_int16(scaled.mean(axis=0))
+    return heard(to_int16(scaled).T, channel)
 
 
 def _planes(frame: AudioFrame) -> NDArray[Any]:
@@ -77,15 +76,6 @@ def _planes(frame: AudioFrame) -> NDArray[Any]:
         return np.stack([np.frombuffer(plane, dtype, count) for plane in planes])
     values: NDArray[Any] = np.frombuffer(memoryview(frame.planes[0]), dtype, count * channels)
     return values.reshape(count, channels).T
-
-
-def _int16(planes: Int16, channels: Channels) -> Int16:
-    if channels == "split" or len(planes) == 1:
-        samples = planes if channels == "split" else planes[0]
-        # A copy: a transposed view would keep all channels of the frame in memory.
-        return np.array(samples, dtype=np.int16, order="C")
-    mean: Float32 = planes.mean(axis=0, dtype=np.float32)
-    return np.rint(mean, out=mean).astype(np.int16)
 
 
 def _scaled(planes: NDArray[Any]) -> Float32:

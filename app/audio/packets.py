@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from app.audio import opus_frames
+from app.audio.channels import Channel
 from app.audio.damage import Damage
 from app.audio.ffmpeg_frames import check_frame, frame_samples
 from app.audio.pcm import EMPTY, Int16, joined
@@ -28,12 +29,19 @@ so it reads memory that it has not written; libopus does not, and is twice as fa
 class PacketDecoder:
     """One stream of packets of one codec, to mono.
 
-    ``head``: the codec's header, if the stream has one. Bad packets are left out and counted in
-    ``damage``. The samples have the rate of the first frame; if the stream changes its rate, the
-    rest is resampled to that. Blocking work. Not for use by two threads at once.
+    ``head``: the codec's header, if the stream has one. ``channel``: the one to hear. Bad packets
+    are left out and counted in ``damage``. The samples have the rate of the first frame; if the
+    stream changes its rate, the rest is resampled to that. Blocking work. Not for use by two
+    threads at once.
     """
 
-    def __init__(self, codec: Codec, damage: Damage, head: bytes | None = None) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        damage: Damage,
+        head: bytes | None = None,
+        channel: Channel = None,
+    ) -> None:
         from av import CodecContext
         from av.audio.codeccontext import AudioCodecContext
 
@@ -49,9 +57,12 @@ class PacketDecoder:
         if head is not None:
             self._context.extradata = head
         self._damage = damage
+        self._channel = channel
         self._resampler: Resampler | None = None
         self.sample_rate: int | None = None
         """Of all samples (Hz); None before the first."""
+        self.channels = 0
+        """The most that a frame had so far."""
 
     def parse(self, data: bytes) -> list[bytes]:
         """Cut a stream without container into packets; no bytes at all ask for the last one.
@@ -99,7 +110,8 @@ class PacketDecoder:
 
     def _samples(self, frame: AudioFrame) -> Int16:
         check_frame(frame)
-        samples = frame_samples(frame, "mix")
+        self.channels = max(self.channels, frame.layout.nb_channels)
+        samples = frame_samples(frame, self._channel)
         rate = frame.sample_rate
         if self._resampler is None or self._resampler.in_rate != rate:
             rest = EMPTY if self._resampler is None else self._resampler.flush()

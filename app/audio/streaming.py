@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.audio import ebml, mpeg_audio, ogg, opus_frames
+from app.audio.channels import Channel
 from app.audio.damage import Damage
 from app.audio.decode import Checkpoint, StreamingDecoder, check_sample_rate
 from app.audio.packets import Codec, PacketDecoder
@@ -40,9 +41,9 @@ class MpegStream:
     known: then there are about 1,105 samples of an encoder's delay in front, and with AAC 1,024.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, channel: Channel = None) -> None:
         self._damage = Damage()
-        self._decoder = PacketDecoder(codec, self._damage)
+        self._decoder = PacketDecoder(codec, self._damage, channel=channel)
         self._tags = mpeg_audio.TagSkipper()
         self._has_priming = codec == "mp3float"
         self._priming = _Cut(mpeg_audio.Priming(0, 0, 0))
@@ -55,6 +56,11 @@ class MpegStream:
     def sample_rate(self) -> int | None:
         """See :class:`~app.audio.decode.Decoder`: of the first frame."""
         return self._decoder.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """See :class:`~app.audio.decode.Decoder`."""
+        return self._decoder.channels
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
@@ -137,8 +143,10 @@ class _Cut:
 class _Opus:
     """The packets of one Opus stream after the other, at 48 kHz."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel = None) -> None:
         self.damage = Damage()
+        self.channels = 0
+        self._channel = channel
         self._decoder: PacketDecoder | None = None
         self._head: bytes | None = None
 
@@ -155,8 +163,10 @@ class _Opus:
             return EMPTY
         if self._decoder is None:
             # Not before: a decoder takes 200 KB, and headers alone are cheap to send.
-            self._decoder = PacketDecoder("libopus", self.damage, self._head)
-        return self._decoder.decode(packet)
+            self._decoder = PacketDecoder("libopus", self.damage, self._head, self._channel)
+        samples = self._decoder.decode(packet)
+        self.channels = max(self.channels, self._decoder.channels)
+        return samples
 
     def flush(self) -> Int16:
         """The stream has ended: what is still inside."""
@@ -172,8 +182,8 @@ class OggOpusStream:
     only to cut off padding: those of NLS's clients go on from the task before.
     """
 
-    def __init__(self) -> None:
-        self._opus = _Opus()
+    def __init__(self, channel: Channel = None) -> None:
+        self._opus = _Opus(channel)
         self._pages = ogg.PageReader(self._opus.damage)
         self._serial = 0
         self._head: bytes | None = None
@@ -183,6 +193,11 @@ class OggOpusStream:
         self._samples = 0  # returned
         self._resume_samples = 0  # of those, from before the checkpoint
         self.sample_rate: int | None = opus_frames.SAMPLE_RATE
+
+    @property
+    def channels(self) -> int:
+        """See :class:`~app.audio.decode.Decoder`."""
+        return self._opus.channels
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
@@ -266,12 +281,17 @@ def _audio(packets: list[bytes]) -> list[bytes]:
 class WebmOpusStream:
     """Opus in WebM, as a browser's MediaRecorder makes it; one recording may follow another."""
 
-    def __init__(self) -> None:
-        self._opus = _Opus()
+    def __init__(self, channel: Channel = None) -> None:
+        self._opus = _Opus(channel)
         self._reader = ebml.WebmReader()
         self._received = 0
         self._begun = False
         self.sample_rate: int | None = opus_frames.SAMPLE_RATE
+
+    @property
+    def channels(self) -> int:
+        """See :class:`~app.audio.decode.Decoder`."""
+        return self._opus.channels
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
@@ -314,14 +334,19 @@ class OpusPacketStream:
     _FRAMED, _BARE = b"framed", b"bare"
     """Preambles."""
 
-    def __init__(self, framed: bool | None) -> None:
-        self._opus = _Opus()
+    def __init__(self, framed: bool | None, channel: Channel = None) -> None:
+        self._opus = _Opus(channel)
         self._reader = opus_frames.FrameReader()
         self._framed = framed
         self._held: list[bytes] = []  # messages, until it is told
         self._received = 0
         self._resumed = 0  # bytes of the preamble
         self.sample_rate: int | None = opus_frames.SAMPLE_RATE
+
+    @property
+    def channels(self) -> int:
+        """See :class:`~app.audio.decode.Decoder`."""
+        return self._opus.channels
 
     def feed(self, data: bytes) -> Int16:
         """See :class:`~app.audio.decode.Decoder`."""
@@ -378,20 +403,23 @@ def _no_audio() -> BadAudio:
     return BadAudio("There is no audio of the given format: check the format parameter.")
 
 
-_STREAMS: Final[dict[Kind, Callable[[], StreamingDecoder]]] = {
-    Kind.MP3: lambda: MpegStream("mp3float"),
-    Kind.AAC: lambda: MpegStream("aac"),
+_STREAMS: Final[dict[Kind, Callable[[Channel], StreamingDecoder]]] = {
+    Kind.MP3: lambda channel: MpegStream("mp3float", channel),
+    Kind.AAC: lambda channel: MpegStream("aac", channel),
     Kind.OGG_OPUS: OggOpusStream,
     Kind.WEBM: WebmOpusStream,
-    Kind.OPU: lambda: OpusPacketStream(framed=True),
-    Kind.OPUS_PACKETS: lambda: OpusPacketStream(framed=None),
+    Kind.OPU: lambda channel: OpusPacketStream(framed=True, channel=channel),
+    Kind.OPUS_PACKETS: lambda channel: OpusPacketStream(framed=None, channel=channel),
 }
 
 
-def open_streaming_decoder(kind: Kind, sample_rate: int) -> StreamingDecoder:
+def open_streaming_decoder(
+    kind: Kind, sample_rate: int, channel: Channel = None
+) -> StreamingDecoder:
     """A decoder for a kind of :data:`~app.audio.sniff.STREAMING`.
 
-    ``sample_rate``: what the client says; all of these streams tell their own.
+    ``sample_rate``: what the client says; all of these streams tell their own. ``channel``: the
+    one to hear; packets without a container are decoded to one.
 
     Raises:
         UnsupportedFormat: no such kind.
@@ -401,4 +429,4 @@ def open_streaming_decoder(kind: Kind, sample_rate: int) -> StreamingDecoder:
     if stream is None:
         raise UnsupportedFormat(f"Audio of the format {kind} cannot be decoded as it arrives.")
     check_sample_rate(sample_rate)
-    return stream()
+    return stream(channel)

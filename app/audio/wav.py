@@ -151,14 +151,15 @@ def _data_bytes(size: int) -> int | None:
     return None if size == 0 or size >= 0x7FFFFFFF - 255 else size
 
 
-def make_header(sample_rate: int, total_samples: int | None) -> bytes:
-    """The 44 bytes before 16-bit mono PCM; ``total_samples`` None for a length not yet known."""
+def make_header(sample_rate: int, total_samples: int | None, info: bytes = b"") -> bytes:
+    """The 44 bytes before 16-bit mono PCM; ``total_samples`` None for a length not yet known.
+    ``info``: chunks of even length to stand before the samples."""
     if total_samples is None:
         riff_bytes = data_bytes = UNKNOWN_SIZE
     else:
         data_bytes = 2 * total_samples
-        riff_bytes = data_bytes + _HEADER.size - _CHUNK.size
-    return _HEADER.pack(
+        riff_bytes = data_bytes + len(info) + _HEADER.size - _CHUNK.size
+    header = _HEADER.pack(
         b"RIFF",
         riff_bytes,
         b"WAVE",
@@ -173,3 +174,4 @@ def make_header(sample_rate: int, total_samples: int | None) -> bytes:
         b"data",
         data_bytes,
     )
+    return header[: -_CHUNK.size] + info + header[-_CHUNK.size :]

@@ -4,7 +4,7 @@ speak twice alike."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Final
 
@@ -14,6 +14,7 @@ import structlog
 from app.audio.pcm import EMPTY, Int16
 from app.core import metrics
 from app.core.errors import EngineLost
+from app.core.speech import Mark
 from app.services.losses import LossCount
 from app.serving.handles import SpeechHandle
 
@@ -35,10 +36,13 @@ class ContinuedSpeech:
         self._fade = FADE_MS * handle.sample_rate // 1000
         self._passed = 0  # samples given to the reader
         self._tail = EMPTY  # those after them, held back
+        self._marks: list[Mark] = []  # that are still to be given
+        self._marked = -1  # the last place in the text that any of them told
         self._losses = LossCount()
 
-    async def samples(self) -> AsyncGenerator[Int16, None]:
-        """Mono, as the engine speaks; none empty.
+    async def samples(self) -> AsyncGenerator[tuple[Int16, tuple[Mark, ...]], None]:
+        """Mono, as the engine speaks, none empty; with the marks that have come since, each place
+        in the text once, in ascending order.
 
         Raises:
             EngineLost: the worker died, and no other took the sentence in time, or too many died
@@ -49,7 +53,7 @@ class ContinuedSpeech:
             try:
                 async with aclosing(self._spoken()) as pieces:
                     async for piece in pieces:
-                        yield piece
+                        yield piece, self._new_marks()
                 break
             except EngineLost as lost:
                 self._count_loss(lost)
@@ -57,7 +61,7 @@ class ContinuedSpeech:
                 metrics.REPEATED.labels("tts").inc()
                 self._handle = await self._reopen()
         if len(self._tail):
-            yield self._tail
+            yield self._tail, self._new_marks()
 
     def cancel(self) -> None:
         """Forget the sentence, here and in the worker."""
@@ -72,7 +76,8 @@ class ContinuedSpeech:
         """One attempt, from where the last one ended."""
         skip, unfaded, held = self._passed, self._tail, EMPTY
         async with aclosing(self._handle.pieces()) as pieces:
-            async for pcm, _ in pieces:
+            async for pcm, marks in pieces:
+                self._note(marks)
                 samples = np.frombuffer(pcm, dtype=np.int16)
                 skip, samples = max(skip - len(samples), 0), samples[skip:]
                 held = np.concatenate([held, samples])
@@ -85,6 +90,17 @@ class ContinuedSpeech:
                 self._tail = held
                 if len(ready):
                     yield ready
+
+    def _note(self, marks: Iterable[Mark]) -> None:
+        """Those of an earlier attempt hold: their audio was passed on."""
+        for mark in marks:
+            if mark.index > self._marked:
+                self._marked = mark.index
+                self._marks.append(mark)
+
+    def _new_marks(self) -> tuple[Mark, ...]:
+        marks, self._marks = tuple(self._marks), []
+        return marks
 
 
 def _faded(old: Int16, new: Int16) -> Int16:

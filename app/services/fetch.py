@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import httpx
 import structlog
@@ -26,6 +23,7 @@ import structlog
 from app import __version__
 from app.core.errors import AudioTooLong, InvalidRequest
 from app.services import public_hosts
+from app.services.temporary_file import TemporaryFile
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +65,7 @@ async def fetch(
         AudioTooLong: more than ``limits.max_bytes``.
         OSError: the file could not be written.
     """
-    file = _TemporaryFile(folder)
+    file = TemporaryFile(folder, "fetched")
     try:
         try:
             async with asyncio.timeout(limits.timeout_s):
@@ -106,7 +104,7 @@ def _checked(url: str) -> httpx.URL:
 
 
 async def _download(
-    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: _TemporaryFile
+    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: TemporaryFile
 ) -> None:
     """Follow redirects, each with its own look-up and check, to the bytes."""
     for _ in range(1 + MAX_REDIRECTS):
@@ -122,7 +120,7 @@ async def _download(
 
 
 async def _visit(
-    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: _TemporaryFile
+    url: httpx.URL, limits: FetchLimits, tls: ssl.SSLContext, file: TemporaryFile
 ) -> httpx.URL | None:
     """One request: where it is redirected to, or None when its bytes are in the file."""
     host = url.raw_host.decode("ascii")
@@ -183,7 +181,7 @@ def _check_answer(response: httpx.Response, limits: FetchLimits) -> None:
         raise _too_long(limits)
 
 
-async def _save(response: httpx.Response, limits: FetchLimits, file: _TemporaryFile) -> None:
+async def _save(response: httpx.Response, limits: FetchLimits, file: TemporaryFile) -> None:
     size = 0
     async for data in response.aiter_raw():
         size += len(data)
@@ -215,52 +213,3 @@ def _unreachable(error: Exception) -> InvalidRequest:
 def _default_tls() -> ssl.SSLContext:
     """Made once: reading the authorities takes tens of ms."""
     return httpx.create_ssl_context()
-
-
-class _TemporaryFile:
-    """A file that is written and removed by one thread of its own.
-
-    One thread does all in the order in which it was asked, so nothing that was cancelled in the
-    middle of a write can write, or even create the file, after it has been removed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / f"fetched-{secrets.token_hex(16)}"
-        self._thread = ThreadPoolExecutor(1, "fetch")
-        self._file: BinaryIO | None = None
-
-    async def open(self) -> None:
-        """Create it. Raises OSError."""
-        await self._do(self._open)
-
-    async def write(self, data: bytes) -> None:
-        """Append ``data``. Raises OSError."""
-        assert self._file is not None
-        await self._do(self._file.write, data)
-
-    async def close(self) -> None:
-        """Everything is written. Raises OSError."""
-        await self._do(self._close)
-
-    async def remove(self) -> None:
-        """No more of it, in whatever state it is. It happens even if this is cancelled."""
-        removed = asyncio.wrap_future(self._thread.submit(self._remove))
-        self._thread.shutdown(wait=False)
-        await asyncio.shield(removed)
-
-    async def _do(self, work: Callable[..., Any], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-    def _open(self) -> None:
-        private = functools.partial(os.open, mode=0o600)
-        self._file = open(self.path, "xb", opener=private)  # noqa: SIM115  # closed by another call
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def _remove(self) -> None:
-        try:
-            self._close()  # may fail where the disk is full; it must not leave the file behind
-        finally:
-            self.path.unlink(missing_ok=True)

@@ -23,17 +23,17 @@ class SpeechRate:
         self._seconds = 0.0
 
     def spoken(self, sentence: str, seconds: float) -> None:
-        """A sentence is complete, and took so many seconds of audio."""
+        """A sentence is complete, and took so many seconds of audio at the voice's own speed."""
         self._characters += _spoken_characters(sentence)
         self._seconds += seconds
 
     def expected_s(self, sentence: str, speed: float) -> float:
-        """Seconds that ``sentence`` will last, rather too few; ``speed``: 1.0 is the voice's own.
-        What was spoken had the same speed."""
+        """Seconds that ``sentence`` will last, rather too few; ``speed``: 1.0 is the voice's
+        own."""
         shortest = _spoken_characters(sentence) / FASTEST_CHARACTERS_PER_S / speed
         if not self._characters:
             return shortest
-        measured = _spoken_characters(sentence) * self._seconds / self._characters
+        measured = _spoken_characters(sentence) * self._seconds / self._characters / speed
         return max(shortest, measured * self._MARGIN)
 
 

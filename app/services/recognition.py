@@ -1,6 +1,6 @@
 """Recognition: a client's bytes in, sentences out.
 
-    bytes ─► decode ─► 16 kHz (the engine's rate) ─► near-field gate ─► replica ─► events
+    bytes ─► decode ─► 16 kHz (the engine's rate) ─► near-field gate ─► replica ─► wording ─► events
 
 Knows neither NLS nor HTTP. What is done here per frame is a few microseconds of numpy on at most a
 second of audio, so it may run on the event loop.
@@ -25,8 +25,10 @@ from app.audio.sniff import Kind, hinted, what_is
 from app.core import metrics
 from app.core.errors import AudioTooLong, SpeechError
 from app.core.speech import AudioProcessed, RecognitionEvent, RecognitionRequest
+from app.core.usage import Account, Used, unrecorded
 from app.services.replay import ReplayedRecognition
 from app.services.sources import Source, open_source
+from app.services.wording import wording
 from app.serving.decoding.client import Decoding
 from app.serving.leases import TaskLease, unlimited
 from app.serving.pool import Pool
@@ -56,6 +58,7 @@ class RecognitionTask:
     ) -> None:
         self._log_gate = log_gate
         self._request = request
+        self._wording = wording(request)
         self._handle = handle
         self._open_source = open_source
         self._source: Source | None = None
@@ -144,7 +147,7 @@ class RecognitionTask:
         if self._resampler is None:
             self._resampler = Resampler(sample_rate, self._handle.sample_rate)
             if self._kind not in _OPUS:
-                self._handle.tell_source_rate(sample_rate)
+                self._handle.tell_source_rate(_source_rate(self._request, sample_rate))
         self._decoded_s += len(samples) / sample_rate
         limit_ms = self._request.max_audio_ms
         # A sample's time is no multiple of a millisecond: exactly the limit is not too long.
@@ -186,13 +189,28 @@ class RecognitionTask:
         kind = "none" if self._kind is None else self._kind.value
         return {"audio": kind, "audio_s": round(self._decoded_s, 2)}
 
+    @property
+    def audio_ms(self) -> int:
+        """Of the audio that was heard so far."""
+        return round(self._decoded_s * 1000)
+
+    @property
+    def channels(self) -> int:
+        """The most that the client's audio has at a time, whichever is heard; 0 until that is
+        known, at the latest when the events have ended."""
+        return 0 if self._source is None else self._source.channels
+
+    def used(self, *, failed: bool) -> Used:
+        """What the task has used until now."""
+        return Used(kind="asr", audio_ms=round(self._decoded_s * 1000), failed=failed)
+
     async def events(self) -> AsyncIterator[RecognitionEvent | AudioProcessed]:
         """What was recognised; ends when everything is delivered. Raises SpeechError."""
         async for event in self._handle.events(progress=self._request.progress):
             if isinstance(event, int):
                 yield AudioProcessed(event * 1000 // self._handle.sample_rate)
             else:
-                yield event
+                yield event if self._wording is None else self._wording.worded(event)
         if self._finished_at is not None:
             metrics.FINAL.observe(time.monotonic() - self._finished_at)
 
@@ -232,7 +250,8 @@ class RecognitionTask:
 class RecognitionService:
     """Opens tasks. ``gate_threshold`` is the near-field gate's RMS, None for no gate;
     ``log_gate``: log how much it took out of each task; ``max_file_bytes``: of audio that can be
-    decoded only as a whole; ``lease``: each task runs under one."""
+    decoded only as a whole; ``lease``: each task runs under one; ``account``: is told what each has
+    used, once, however it ended."""
 
     def __init__(
         self,
@@ -243,7 +262,9 @@ class RecognitionService:
         log_gate: bool,
         max_file_bytes: int,
         lease: TaskLease = unlimited,
+        account: Account = unrecorded,
     ) -> None:
+        self._account = account
         self._pool = pool
         self._decoding = decoding
         self._max_file_bytes = max_file_bytes
@@ -252,11 +273,15 @@ class RecognitionService:
         self._gate_threshold = gate_threshold
 
     @asynccontextmanager
-    async def open(self, request: RecognitionRequest) -> AsyncIterator[RecognitionTask]:
+    async def open(
+        self, request: RecognitionRequest, *, max_file_bytes: int | None = None
+    ) -> AsyncIterator[RecognitionTask]:
         """A task that lives as long as the block; leaving it leaves nothing running.
+        ``max_file_bytes`` replaces the service's own limit.
 
         Raises:
             UnsupportedFormat, UnsupportedSampleRate: see ``sniff.py``, ``decode.py``.
+            NotOffered: this server has no recognition, or not the model that is asked for.
             Overloaded: no replica has room, or the appkey runs as many tasks as it may.
             EngineUnavailable: none is ready.
         """
@@ -264,23 +289,35 @@ class RecognitionService:
         hinted(request.format)
         check_sample_rate(request.sample_rate)
         async with self._lease(request.appkey):
-            options = msgspec.structs.replace(request.options, source_rate=request.sample_rate)
+            options = msgspec.structs.replace(
+                request.options, source_rate=_source_rate(request, request.sample_rate)
+            )
             handle = await self._pool.open_recognition(options, request.task_id)
             gate = self._new_gate(request)
             stream = ReplayedRecognition(self._pool, options, request.task_id, handle)
-            source = partial(self._open_source, request)
+            source = partial(self._open_source, request, max_file_bytes or self._max_file_bytes)
             task = RecognitionTask(request, stream, gate, source, log_gate=self._log_gate)
+            failed = False
             try:
                 yield task
+            except SpeechError:
+                failed = True
+                raise
             finally:
+                self._account(request.appkey, task.used(failed=failed))
                 await task.close()
 
     def _open_source(
-        self, request: RecognitionRequest, kind: Kind, task: RecognitionTask
+        self, request: RecognitionRequest, max_file_bytes: int, kind: Kind, task: RecognitionTask
     ) -> Source:
-        return open_source(kind, request, task, self._decoding, self._max_file_bytes)
+        return open_source(kind, request, task, self._decoding, max_file_bytes)
 
     def _new_gate(self, request: RecognitionRequest) -> NearFieldGate | None:
         if self._gate_threshold is None or not request.near_field_gate:
             return None
         return NearFieldGate(self._gate_threshold, request.options.max_sentence_silence_ms)
+
+
+def _source_rate(request: RecognitionRequest, sample_rate: int) -> int:
+    """What the engine is told of the audio's rate (Hz): no more than the project allows."""
+    return min(sample_rate, request.max_rate or sample_rate)

@@ -47,6 +47,11 @@ class Source(Protocol):
         """Whether :meth:`feed` may be called now."""
         ...
 
+    @property
+    def channels(self) -> int:
+        """Of the audio; 0 until that is known, at the latest when there are no more samples."""
+        ...
+
     async def wait_for_room(self) -> None:
         """Wait until it may. Raises SpeechError when the task has failed."""
 
@@ -71,6 +76,11 @@ class LocalSource:
     def has_room(self) -> bool:
         """See :class:`Source`."""
         return self._listener.has_credit
+
+    @property
+    def channels(self) -> int:
+        """See :class:`Source`."""
+        return self._decoder.channels
 
     async def wait_for_room(self) -> None:
         """See :class:`Source`."""
@@ -106,6 +116,11 @@ class RemoteSource:
     def has_room(self) -> bool:
         """See :class:`Source`."""
         return self._task.has_room
+
+    @property
+    def channels(self) -> int:
+        """See :class:`Source`."""
+        return self._task.channels
 
     async def wait_for_room(self) -> None:
         """See :class:`Source`."""
@@ -145,14 +160,14 @@ def open_source(
     decoding: Decoding,
     max_file_bytes: int,
 ) -> Source:
-    """The source of a client's audio of this kind; ``max_file_bytes`` limits what can be decoded
-    only as a whole.
+    """The source of a client's audio of this kind, or of the channel that ``request`` names;
+    ``max_file_bytes`` limits what can be decoded only as a whole.
 
     Raises:
         UnsupportedSampleRate: PCM or WAV at a requested rate that is not read.
     """
     if kind in LOCAL:
-        return LocalSource(open_decoder(kind, request.sample_rate), listener)
+        return LocalSource(open_decoder(kind, request.sample_rate, request.channel), listener)
     is_file = kind not in STREAMING
     what = Undecoded(
         kind=kind,
@@ -161,5 +176,6 @@ def open_source(
         max_bytes=max_file_bytes if is_file else None,
         max_audio_ms=request.max_audio_ms,
         log_id=request.task_id,
+        channel=request.channel,
     )
     return RemoteSource(decoding.open(what), listener)

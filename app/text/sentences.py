@@ -53,8 +53,8 @@ class SentenceSplitter:
     words, else anywhere. Whitespace around sentences is removed; what has neither letter nor digit
     cannot be spoken and is dropped; nothing else is lost or changed.
 
-    A sentence comes out once the next character shows that its terminator is complete, or at
-    ``flush``.
+    A sentence comes out once the next character shows that its terminator is complete, at
+    ``flush``, or at ``settle``.
 
     Raises:
         ValueError: ``max_chars`` is less than 8.
@@ -69,24 +69,32 @@ class SentenceSplitter:
     def feed(self, text: str) -> list[str]:
         """Take in more text, and return the sentences that are complete."""
         self._buffer += text
-        return self._take(final=False)
+        return self._take()
 
     def flush(self) -> list[str]:
         """No more text for now: the rest. More may be fed afterwards, as a new text."""
         return self._take(final=True)
 
-    def _take(self, final: bool) -> list[str]:
+    @property
+    def may_settle(self) -> bool:
+        """Whether the text stands at a terminator that only waits for the next character to show
+        that it is complete, and that nothing but a closing quote could still follow: ``。`` is
+        one, ``.`` is not, since 3. may become 3.14."""
+        return self._end(self._buffer[: self._max_chars + _LOOKAHEAD], settled=True) is not None
+
+    def settle(self) -> list[str]:
+        """Nothing came for a while: the sentence at whose end the text stands (``may_settle``), as
+        far as there is one. What comes later belongs to the next one, even if it is a closing
+        quote."""
+        return self._take(settled=True)
+
+    def _take(self, *, final: bool = False, settled: bool = False) -> list[str]:
         sentences: list[str] = []
         start = 0
         while True:
             start = _skip_space(self._buffer, start)
             window = self._buffer[start : start + self._max_chars + _LOOKAHEAD]
-            # A full window is judged as it is, so that the result does not depend on what else
-            # has arrived already.
-            full = len(window) == self._max_chars + _LOOKAHEAD
-            end = _sentence_end(window, self._max_chars, final or full)
-            if end is None and len(window) > self._max_chars and (final or full):
-                end = _soft_end(window, self._max_chars)
+            end = self._end(window, final=final, settled=settled)
             if end is None:
                 break
             sentences.append(window[:end])
@@ -96,6 +104,15 @@ class SentenceSplitter:
             sentences.append(self._buffer)
             self._buffer = ""
         return [sentence.strip() for sentence in sentences if _speakable(sentence)]
+
+    def _end(self, window: str, *, final: bool = False, settled: bool = False) -> int | None:
+        # A full window is judged as it is, so that the result does not depend on what else has
+        # arrived already.
+        final = final or len(window) == self._max_chars + _LOOKAHEAD
+        end = _sentence_end(window, self._max_chars, final, settled)
+        if end is None and final and len(window) > self._max_chars:
+            return _soft_end(window, self._max_chars)
+        return end
 
 
 def split_sentences(text: str, max_chars: int = DEFAULT_MAX_CHARS) -> list[str]:
@@ -114,14 +131,16 @@ def _speakable(text: str) -> bool:
     return any(char.isalnum() for char in text)
 
 
-def _sentence_end(window: str, max_chars: int, final: bool) -> int | None:
+def _sentence_end(window: str, max_chars: int, final: bool, settled: bool) -> int | None:
     """The end of the first sentence in ``window``; None if there is none up to ``max_chars``, or
-    if more text is needed to tell (never so when ``final``)."""
+    if more text is needed to tell (never so when ``final``; when ``settled``, not for terminators
+    that end a sentence whatever follows)."""
     for match in _CANDIDATE.finditer(window):
         if match[0].isspace():
             return match.start() if match.start() <= max_chars else None
         end = _skip_closers(window, match.end())
-        if end > max_chars or (end == len(window) and not final):
+        complete = final or (settled and not _ALWAYS.isdisjoint(match[0]))
+        if end > max_chars or (end == len(window) and not complete):
             return None
         ends = _is_end(window, match, end, final)
         if ends is None:

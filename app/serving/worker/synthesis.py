@@ -15,10 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
+import msgspec
+
+from app.audio.pcm import Int16
 from app.core import metrics
 from app.core.errors import EngineUnavailable, InvalidText, TooMuchUnread
 from app.core.speech import Mark, Utterance
-from app.engines.base import Piece, Synthesizer
+from app.engines.base import Synthesizer
 from app.serving.protocol import AUDIO_OUT_CREDIT_S
 from app.serving.worker.speaking_queue import Sentence, SpeakingQueue
 from app.serving.worker.tasks import SpeechSink, client_error
@@ -221,33 +224,30 @@ class Synthesis:
         """In a thread: run the engine over one utterance."""
         if task.cancelled:
             return
-        pieces = self.engine.synthesize(self._normalized(task.utterance))
+        utterance = self._normalized(task.utterance)
+        # The engine's marks count the characters of what it was given.
+        has_marks = utterance.text == task.utterance.text
+        pieces = self.engine.synthesize(utterance)
         try:
             for piece in pieces:
                 if task.cancelled:
                     return
-                self._loop.call_soon_threadsafe(self._came, task, piece)
+                marks = piece.marks if has_marks else ()
+                self._loop.call_soon_threadsafe(self._came, task, piece.samples, marks)
         finally:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
 
-    def _came(self, task: SpeakingTask, piece: Piece) -> None:
+    def _came(self, task: SpeakingTask, samples: Int16, marks: tuple[Mark, ...]) -> None:
         self.pieces += 1
         task.pieces += 1
         self._queue.spoke(task, self._clock())
-        if len(piece.samples):
-            task.piece(piece.samples.tobytes(), piece.marks)
+        if len(samples):
+            task.piece(samples.tobytes(), marks)
 
     def _normalized(self, utterance: Utterance) -> Utterance:
         if self._normalizer is None or not self._normalizer.needs(utterance.text):
             return utterance
         text = self._normalizer.normalize(utterance.text, utterance.language or "")
-        return Utterance(
-            text=text,
-            voice=utterance.voice,
-            language=utterance.language,
-            speed=utterance.speed,
-            pitch=utterance.pitch,
-            volume=utterance.volume,
-        )
+        return msgspec.structs.replace(utterance, text=text)

@@ -155,7 +155,7 @@ def test_an_mp4_that_understates_its_duration_loses_nothing() -> None:
     assert len(samples_of(blocks_of(bytes(data), Kind.M4A))) >= 48_000
 
 
-def test_channels_are_mixed_or_kept_apart() -> None:
+def test_channels_are_mixed_or_one_is_heard() -> None:
     import av
 
     left, right = tone(1000, 16_000, 400), tone(1000, 16_000, 900)
@@ -168,8 +168,10 @@ def test_channels_are_mixed_or_kept_apart() -> None:
         frame.sample_rate = 16_000
         for each in (frame, None):
             output.mux(stream.encode(each))
-    split = samples_of(blocks_of(sink.getvalue(), Kind.FLAC, channels="split"))
-    assert np.array_equal(split, np.stack([left, right]))
+    for channel, expected in enumerate([left, right, 0 * left]):
+        blocks = blocks_of(sink.getvalue(), Kind.FLAC, channel=channel)
+        assert np.array_equal(samples_of(blocks), expected)
+        assert {block.channels for block in blocks} == {2}
     mixed = samples_of(blocks_of(sink.getvalue(), Kind.FLAC))
     expected = np.rint((left.astype(np.float64) + right) / 2)
     assert np.array_equal(mixed, expected)
@@ -177,14 +179,17 @@ def test_channels_are_mixed_or_kept_apart() -> None:
 
 def test_eight_channels_in_planes_of_their_own() -> None:
     data = muxed(tone(1000, 48_000), 48_000, "mp4", "aac", layout="7.1")
-    split = samples_of(blocks_of(data, Kind.M4A, channels="split"))
-    assert split.shape == (8, 48_000)
-    assert samples_of(blocks_of(data, Kind.M4A)).shape == (48_000,)
+    for channel in (None, 0, 7):
+        blocks = blocks_of(data, Kind.M4A, channel=channel)
+        assert samples_of(blocks).shape == (48_000,)
+        assert blocks[-1].channels == 8
 
 
-def test_mono_kept_apart_is_one_channel() -> None:
+def test_the_first_channel_of_mono_is_all_there_is() -> None:
     data = encoded("flac", tone(1000), 16_000)
-    assert samples_of(blocks_of(data, Kind.FLAC, channels="split")).shape == (1, 16_000)
+    blocks = blocks_of(data, Kind.FLAC, channel=0)
+    assert np.array_equal(samples_of(blocks), tone(1000))
+    assert {block.channels for block in blocks} == {1}
 
 
 def test_the_rate_may_change_within_a_file() -> None:

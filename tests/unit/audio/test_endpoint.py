@@ -177,3 +177,37 @@ def test_with_short_windows_a_click_is_still_no_sentence() -> None:
     click = [SPEECH] * 6 + [SILENCE] * 4
     assert feed(endpointer, *click * 3) == []
     assert feed(endpointer, *[SPEECH] * 7) == [SpeechStarted(30 * 160)]
+
+
+def heard(probability: float, noise_threshold: float) -> bool:
+    """Whether a second at this probability is a sentence."""
+    endpointer = Endpointer(800, 60_000, noise_threshold=noise_threshold)
+    return bool(feed(endpointer, *[probability] * 30))
+
+
+def test_a_noise_threshold_moves_what_counts_as_speech() -> None:
+    assert (heard(0.5, 0.0), heard(0.49, 0.0)) == (True, False)
+    assert (heard(0.7, 0.5), heard(0.69, 0.5)) == (True, False)
+    assert (heard(0.9, 1.0), heard(0.89, 1.0)) == (True, False)
+    assert (heard(0.3, -0.5), heard(0.29, -0.5)) == (True, False)
+    assert (heard(0.11, -1.0), heard(0.09, -1.0)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("noise_threshold", "goes_on", "ends"),
+    [(0.0, 0.35, 0.34), (1.0, 0.76, 0.74), (-1.0, 0.05, 0.04), (-0.5, 0.16, 0.14)],
+)
+def test_a_noise_threshold_moves_what_goes_on_as_speech(
+    noise_threshold: float, goes_on: float, ends: float
+) -> None:
+    for probability, stops in ((goes_on, False), (ends, True)):
+        endpointer = Endpointer(800, 60_000, noise_threshold=noise_threshold)
+        feed(endpointer, *[0.99] * 10)
+        events = feed(endpointer, *[probability] * windows(1_000))
+        assert [isinstance(event, SpeechStopped) for event in events] == ([True] if stops else [])
+
+
+@given(st.floats(-1, 1))
+def test_silence_and_certain_speech_are_what_they_are_at_any_threshold(threshold: float) -> None:
+    assert not heard(0.0, threshold)
+    assert heard(1.0, threshold)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.audio.pcm import Int16
 from app.core.errors import EngineFailed, EngineLost, SpeechError
+from app.core.speech import Mark
 from app.services.continuing import ContinuedSpeech
 from app.services.losses import MAX_LOSSES
 from app.serving.handles import SpeechHandle
@@ -48,7 +49,7 @@ async def collect(*attempts: Attempt) -> Int16:
         return waiting.pop(0)
 
     speech = ContinuedSpeech(waiting.pop(0), reopen, "id")
-    parts = [part async for part in speech.samples()]
+    parts = [part async for part, _ in speech.samples()]
     assert all(len(part) for part in parts)
     return np.concatenate(parts) if parts else np.zeros(0, np.int16)
 
@@ -113,3 +114,48 @@ async def test_even_the_samples_that_are_held_back_count() -> None:
     farther = [Attempt(WHOLE, [1 + number], EngineLost()) for number in range(9)]
     assert len(farther) > MAX_LOSSES
     assert np.array_equal(await collect(*farther, Attempt(WHOLE, [], None)), WHOLE)
+
+
+class Marked(Attempt):
+    """Tells one mark for each 20 samples, with the piece that they fall into; ``late``: by how many
+    ms later than in the first attempt."""
+
+    def __init__(
+        self, samples: Int16, sizes: list[int], error: SpeechError | None, late: int = 0
+    ) -> None:
+        super().__init__(samples, sizes, error)
+        self._late = late
+
+    async def pieces(self) -> AsyncGenerator[tuple[bytes, Any], None]:
+        position = 0
+        async for pcm, _ in super().pieces():
+            after = position + len(pcm) // 2
+            marks = [
+                Mark(at // 20, at + self._late) for at in range(position, after) if at % 20 == 0
+            ]
+            yield pcm, tuple(marks)
+            position = after
+
+
+@given(deaths=st.lists(cuts, max_size=4), last=cuts)
+async def test_each_mark_is_told_once_and_with_its_audio(
+    deaths: list[list[int]], last: list[int]
+) -> None:
+    attempts = [Marked(WHOLE, sizes, EngineLost(), 1) for sizes in deaths]
+    waiting = [cast(SpeechHandle, each) for each in [*attempts, Marked(WHOLE, last, None, 2)]]
+
+    async def reopen() -> SpeechHandle:
+        return waiting.pop(0)
+
+    told: list[Mark] = []
+    given_samples = 0
+    async for samples, marks in ContinuedSpeech(waiting.pop(0), reopen, "id").samples():
+        given_samples += len(samples)
+        told += marks
+        # All marks of what was given, and perhaps of what is held back.
+        assert len(told) >= (given_samples + 19) // 20
+    assert [mark.index for mark in told] == [*range(10)]
+    # Those of the audio that a dead worker had told before it died are the dead worker's.
+    assert all(mark.start_ms - 20 * mark.index in (1, 2) for mark in told)
+    if not deaths:
+        assert {mark.start_ms - 20 * mark.index for mark in told} == {2}

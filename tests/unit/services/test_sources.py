@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -250,7 +252,7 @@ class Decoders:
 
 @pytest.mark.parametrize("kind", sorted(STREAMING | FILES))
 async def test_only_files_have_a_limit_of_bytes(kind: Kind) -> None:
-    request = RecognitionRequest(sample_rate=8_000, max_audio_ms=5_000, task_id="t")
+    request = RecognitionRequest(sample_rate=8_000, max_audio_ms=5_000, channel=1, task_id="t")
     decoders = Decoders()
     source = open_source(kind, request, Ear(), cast(Decoding, decoders), 1_000)
     await source.close()
@@ -262,8 +264,30 @@ async def test_only_files_have_a_limit_of_bytes(kind: Kind) -> None:
             max_bytes=1_000 if kind in FILES else None,
             max_audio_ms=5_000,
             log_id="t",
+            channel=1,
         )
     ]
+
+
+async def test_the_channel_that_is_asked_for_is_heard() -> None:
+    ear, decoders = Ear(), cast(Decoding, Decoders())
+    stereo = np.array([[1, 10], [2, 20]], np.int16)
+    source = open_source(Kind.WAV, RecognitionRequest(channel=1), ear, decoders, 1)
+    assert source.channels == 0
+    source.feed(encoded_wav(stereo))
+    source.finish()
+    assert ear.notes == [([10, 20], RATE), "ended"]
+    assert source.channels == 2
+
+
+def encoded_wav(samples: Int16) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as header:
+        header.setnchannels(samples.shape[1])
+        header.setsampwidth(2)
+        header.setframerate(RATE)
+        header.writeframes(samples.tobytes())
+    return file.getvalue()
 
 
 async def test_pcm_stays_here() -> None:

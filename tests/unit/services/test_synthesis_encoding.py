@@ -20,7 +20,8 @@ from app.audio.pcm import Int16
 from app.core.errors import EngineFailed
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
-from app.services.synthesis import MAX_PIECE_BYTES, SynthesisService
+from app.services.encoding import MAX_PIECE_BYTES
+from app.services.synthesis import SynthesisService
 from app.serving.handles import SpeechHandle
 from app.serving.pool import Pool
 from app.voices.catalogue import VoiceCatalogue
@@ -88,6 +89,8 @@ def service_of(*sizes: int, fails: bool = False) -> Iterator[SynthesisService]:
         yield service
     finally:
         service.close()
+        # A thread that is not quite through still holds what it worked on.
+        service._executor.shutdown(wait=True)
 
 
 def wanted(format: str, rate: int = RATE) -> SynthesisRequest:

@@ -14,7 +14,7 @@ import pytest
 from app.core.errors import EngineLost, Overloaded
 from app.core.speech import SynthesisRequest, Utterance, Voice
 from app.engines.base import SynthesizerCapabilities
-from app.services import synthesis
+from app.services import rendering, spoken
 from app.services.playback import Playback, SpeechRate
 from app.services.synthesis import SynthesisService
 from app.serving.handles import SpeechHandle
@@ -85,9 +85,8 @@ class AnyVoice:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(synthesis, "time", clock)
-    monkeypatch.setattr(synthesis, "Playback", lambda rate: Playback(rate, clock.monotonic))
-    monkeypatch.setattr(synthesis, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(rendering, "Playback", lambda rate: Playback(rate, clock.monotonic))
+    monkeypatch.setattr(spoken, "_ASK_AGAIN_S", 0.0)
     return clock
 
 

@@ -123,6 +123,42 @@ def test_after_flush_a_new_text_begins() -> None:
     assert splitter.feed(".14是数。好") == [".14是数。"]
 
 
+@pytest.mark.parametrize("text", ["你好。", "你好！！", "他说：“好。”", "我……", "真的？)", "a；"])
+def test_a_sentence_settles_at_what_ends_it_in_any_case(text: str) -> None:
+    splitter = SentenceSplitter()
+    assert splitter.feed(text) == []
+    assert splitter.may_settle
+    assert splitter.settle() == [text]
+    assert not splitter.may_settle
+    assert splitter.settle() == splitter.flush() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "你好", "3.", "U.S.", "Yes!", "What?", "a;", "你好，", "(a", "你好。然", "Wait..."]
+)
+def test_nothing_settles_where_more_may_follow(text: str) -> None:
+    splitter = SentenceSplitter()
+    splitter.feed(text)
+    assert not splitter.may_settle
+    assert splitter.settle() == []
+    assert splitter.feed("14") == []
+
+
+def test_a_quote_that_is_late_begins_the_next_sentence() -> None:
+    splitter = SentenceSplitter()
+    splitter.feed("“好。")
+    assert splitter.settle() == ["“好。"]
+    assert splitter.feed("”他说。") + splitter.flush() == ["”他说。"]
+
+
+def test_what_cannot_be_spoken_is_dropped_when_it_settles() -> None:
+    splitter = SentenceSplitter()
+    splitter.feed("……")
+    assert splitter.may_settle
+    assert splitter.settle() == []
+    assert splitter.flush() == []
+
+
 def test_too_small_a_limit() -> None:
     with pytest.raises(ValueError):
         SentenceSplitter(7)
@@ -144,6 +180,21 @@ def test_any_pieces_give_the_same_sentences(text: str, cuts: list[int], limit: i
     for first, last in pairwise(edges):
         found += splitter.feed(text[first:last])
     assert found + splitter.flush() == split_sentences(text, limit)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=mixed, limit=st.integers(8, 60))
+def test_settling_anywhere_loses_nothing(text: str, limit: int) -> None:
+    splitter = SentenceSplitter(limit)
+    found: list[str] = []
+    for character in text:
+        found += splitter.feed(character)
+        settles = splitter.may_settle
+        settled = splitter.settle()
+        assert settles or not settled
+        found += settled
+    kept = [char for char in "".join(found + splitter.flush()) if char.isalnum()]
+    assert kept == [char for char in text if char.isalnum()]
 
 
 @settings(max_examples=300, deadline=None)

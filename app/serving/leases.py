@@ -1,7 +1,7 @@
 """The API process's end of ``quota.py``: a task runs under a lease of its appkey's quota.
 
 Granted or refused at once. What cannot be counted is refused too: a limit that is sometimes none
-would be none.
+would be none. An appkey without a limit is not asked about, and not counted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final
 
+import msgspec
 import structlog
 
 from app.core.errors import AppkeyBusy, EngineUnavailable
@@ -40,14 +41,12 @@ def unlimited(appkey: str) -> AbstractAsyncContextManager[None]:
 
 @asynccontextmanager
 async def leasing(
-    socket_path: str, limit: int, answer_s: float | None = None
+    socket_path: str, limit_of: Callable[[str], int], answer_s: float | None = None
 ) -> AsyncIterator[TaskLease]:
-    """Leases inside the block, from the quota at ``socket_path``; :func:`unlimited` ones where
-    ``limit`` is 0. ``answer_s``: in place of ``ANSWER_TIMEOUT_S``."""
-    if not limit:
-        yield unlimited
-        return
-    leases = _Leases(socket_path, limit, ANSWER_TIMEOUT_S if answer_s is None else answer_s)
+    """Leases inside the block, from the quota at ``socket_path``. ``limit_of``: how many tasks an
+    appkey may run now, 0 for as many as it likes. ``answer_s``: in place of
+    ``ANSWER_TIMEOUT_S``."""
+    leases = _Leases(socket_path, limit_of, ANSWER_TIMEOUT_S if answer_s is None else answer_s)
     async with asyncio.TaskGroup() as group:
         connection = group.create_task(leases.stay_connected())
         try:
@@ -59,24 +58,28 @@ async def leasing(
 class _Leases:
     """All leases of this process, over one connection that comes back."""
 
-    def __init__(self, socket_path: str, limit: int, answer_s: float) -> None:
+    def __init__(self, socket_path: str, limit_of: Callable[[str], int], answer_s: float) -> None:
         self._socket_path = socket_path
-        self._limit = limit
+        self._limit_of = limit_of
         self._answer_s = answer_s
         self._link: Link | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bool]] = {}
-        self._held: dict[int, bytes] = {}
+        self._held: dict[int, Take] = {}
+
+    def hold(self, appkey: str) -> AbstractAsyncContextManager[None]:
+        """A lease for a task of ``appkey``: a :data:`TaskLease`."""
+        limit = self._limit_of(appkey)
+        return self._counted(appkey, limit) if limit else unlimited(appkey)
 
     @asynccontextmanager
-    async def hold(self, appkey: str) -> AsyncIterator[None]:
-        """A lease for a task of ``appkey``: a :data:`TaskLease`."""
-        number, key = next(self._numbers), _key(appkey)
+    async def _counted(self, appkey: str, limit: int) -> AsyncIterator[None]:
+        number = next(self._numbers)
         try:
-            if not await self._take(number, key):
-                raise AppkeyBusy(_full_text(self._limit))
+            if not await self._take(Take(number, _key(appkey), limit=limit)):
+                raise AppkeyBusy(_full_text(limit))
             yield
         finally:
             # Also one that was not granted: the answer may still be on its way.
@@ -84,7 +87,8 @@ class _Leases:
             if self._link is not None:
                 self._link.send(Give(number))
 
-    async def _take(self, number: int, key: bytes) -> bool:
+    async def _take(self, asked: Take) -> bool:
+        number = asked.number
         granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(self._answer_s):
@@ -92,8 +96,8 @@ class _Leases:
                 assert self._link is not None
                 self._asked[number] = granted
                 # Before the answer, so that a connection that comes back knows of it.
-                self._held[number] = key
-                self._link.send(Take(number, key))
+                self._held[number] = asked
+                self._link.send(asked)
                 return await granted
         except TimeoutError:
             log.error("the quota does not answer")
@@ -115,8 +119,8 @@ class _Leases:
         self._link = link = Link(FromQuota, self._receive, self._on_lost)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, self._socket_path)
         # The tasks of before still run: with the old connection their places were given back.
-        for number, key in self._held.items():
-            link.send(Take(number, key, held=True))
+        for held in self._held.values():
+            link.send(msgspec.structs.replace(held, held=True))
         if not self._lost.is_set():
             self._connected.set()
         await self._lost.wait()

@@ -4,6 +4,9 @@ The worker is the authority on its load: the pool asks the lightest first and re
 only when every ready replica said that it is full. A replica that has just started counts as
 heavier than it is for its first seconds, so that it is not given everything at once. A stream on a
 heavy replica may go to a lighter one between two of its sentences (``services/replay.py``).
+
+A server may have several recognition models (MODELS_FILE), each with replicas of its own: a task
+runs at a replica of the model that its options name, and never at another's.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ _NOT_OFFERED: Final[dict[Role, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """What is known of a replica now; the fields after ``ready`` are empty until it is."""
+    """What is known of a replica now; the fields after ``ready`` are empty until it is, but for
+    ``model``, a label of MODELS_FILE, "" for the server's own."""
 
     name: str
     role: Role
@@ -61,6 +65,7 @@ class ReplicaStatus:
     active: int
     capacity: int
     capabilities: RecognizerCapabilities | SynthesizerCapabilities | None
+    model: str = ""
 
 
 class Pool:
@@ -101,12 +106,14 @@ class Pool:
         return list(dict.fromkeys(replica.role for replica in self._replicas))
 
     def ready(self, role: Role) -> bool:
-        """Whether a replica of this role can take tasks."""
-        return any(replica.ready.is_set() for replica in self._of(role))
+        """Whether each model of this role has a replica that can take tasks."""
+        replicas = [replica for replica in self._replicas if replica.role == role]
+        able = {replica.model for replica in replicas if replica.ready.is_set()}
+        return bool(replicas) and able == {replica.model for replica in replicas}
 
-    def recognizer(self) -> RecognizerCapabilities | None:
-        """What the recognition engine can do, once a replica is ready."""
-        for replica in self._of("asr"):
+    def recognizer(self, model: str = "") -> RecognizerCapabilities | None:
+        """What a recognition model can do, once a replica of it is ready."""
+        for replica in self._of("asr", model):
             if replica.hello is not None:
                 return replica.hello.recognizer
         return None
@@ -118,16 +125,16 @@ class Pool:
                 return replica.hello.synthesizer
         return None
 
-    async def wait_ready(self, role: Role) -> None:
-        """Wait until a replica of this role is ready.
+    async def wait_ready(self, role: Role, model: str = "") -> None:
+        """Wait until a replica of this role and model is ready.
 
         Raises:
             NotOffered: this server has none.
             EngineUnavailable: none was, in time.
         """
-        replicas = self._of(role)
+        replicas = self._of(role, model)
         if not replicas:
-            raise NotOffered(_NOT_OFFERED[role])
+            raise NotOffered(_no_model(model) if model else _NOT_OFFERED[role])
         if any(replica.ready.is_set() for replica in replicas):
             return
         waits = [asyncio.ensure_future(replica.ready.wait()) for replica in replicas]
@@ -144,23 +151,27 @@ class Pool:
     async def open_recognition(
         self, options: RecognitionOptions, log_id: str, *, accepted: bool = False
     ) -> RecognitionHandle:
-        """Start a recognition task at the lightest replica. ``accepted``: it ran before, and has a
-        claim to a place (:class:`app.serving.protocol.OpenRecognition`).
+        """Start a recognition task at the lightest replica of its model. ``accepted``: it ran
+        before, and has a claim to a place (:class:`app.serving.protocol.OpenRecognition`).
 
         Raises:
+            NotOffered: this server has no such model.
             Overloaded: all ready replicas are full.
             EngineUnavailable: none is ready, or all failed to answer.
         """
-        if not accepted and self._crowded():
+        if not accepted and self._crowded(options.model):
             raise StreamsFull
         return await self._open(
-            "asr", lambda replica: replica.open_recognition(options, log_id, accepted=accepted)
+            "asr",
+            lambda replica: replica.open_recognition(options, log_id, accepted=accepted),
+            options.model,
         )
 
-    def _crowded(self) -> bool:
-        """Whether the replicas have more streams than they can carry, because some of them took in
-        what another one had to give up. What is free elsewhere is for those."""
-        hellos = [(each.load, each.hello) for each in self._of("asr") if each.ready.is_set()]
+    def _crowded(self, model: str) -> bool:
+        """Whether a model's replicas have more streams than they can carry, because some of them
+        took in what another one had to give up. What is free elsewhere is for those."""
+        replicas = [each for each in self._of("asr", model) if each.ready.is_set()]
+        hellos = [(each.load, each.hello) for each in replicas]
         loads = [(load, hello.capacity) for load, hello in hellos if hello is not None]
         above = any(load > capacity for load, capacity in loads)
         return above and sum(load for load, _ in loads) >= sum(room for _, room in loads)
@@ -177,13 +188,15 @@ class Pool:
     async def move_recognition(
         self, options: RecognitionOptions, log_id: str, away_from: str, *, must: bool
     ) -> RecognitionHandle:
-        """Start a stream at the lightest replica but one, now or not at all; ``must``: that one is
-        about to end, so the stream has a claim to a place. Raises as :meth:`open_recognition`."""
+        """Start a stream at the lightest replica of its model but one, now or not at all; ``must``:
+        that one is about to end, so the stream has a claim to a place. Raises as
+        :meth:`open_recognition`."""
         return await self._ask(
             "asr",
             lambda replica: replica.open_recognition(
                 options, log_id, accepted=must, answer_s=MOVE_ANSWER_S
             ),
+            options.model,
             away_from,
         )
 
@@ -193,23 +206,30 @@ class Pool:
         now = asyncio.get_running_loop().time()
         if now < self._next_move:
             return False
-        replicas = [each for each in self._of("asr") if each.ready.is_set() and not each.is_mute]
-        here = next((each for each in replicas if each.name == away_from), None)
-        if here is None or len(replicas) < 2:
+        able = [each for each in self._replicas if each.ready.is_set() and not each.is_mute]
+        here = next((each for each in able if each.name == away_from), None)
+        if here is None:
             return False
+        others = [
+            each
+            for each in able
+            if each.role == here.role and each.model == here.model and each is not here
+        ]
         limit = _CLEARLY_LIGHTER * _pressure(here, now, more=0)
-        if all(_pressure(each, now, more=2) > limit for each in replicas if each is not here):
+        if all(_pressure(each, now, more=2) > limit for each in others):
             return False
         self._next_move = now + MOVE_INTERVAL_S
         return True
 
-    async def _open(self, role: Role, open_at: Callable[[Replica], Awaitable[T]]) -> T:
+    async def _open(
+        self, role: Role, open_at: Callable[[Replica], Awaitable[T]], model: str = ""
+    ) -> T:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._ready_timeout_s
         while True:
-            await self.wait_ready(role)
+            await self.wait_ready(role, model)
             try:
-                return await self._ask(role, open_at)
+                return await self._ask(role, open_at, model)
             except EngineUnavailable:
                 # The worker died while it was asked: nothing is lost yet, another may come.
                 if loop.time() >= until:
@@ -217,12 +237,16 @@ class Pool:
             await asyncio.sleep(_ASK_AGAIN_S)
 
     async def _ask(
-        self, role: Role, open_at: Callable[[Replica], Awaitable[T]], away_from: str = ""
+        self,
+        role: Role,
+        open_at: Callable[[Replica], Awaitable[T]],
+        model: str,
+        away_from: str = "",
     ) -> T:
-        """Ask each ready replica once, the lightest first."""
+        """Ask each ready replica of the model once, the lightest first."""
         error: Overloaded | EngineUnavailable = EngineUnavailable()
         now = asyncio.get_running_loop().time()
-        for replica in sorted(self._of(role), key=lambda each: _pressure(each, now)):
+        for replica in sorted(self._of(role, model), key=lambda each: _pressure(each, now)):
             if not replica.ready.is_set() or replica.name == away_from:
                 continue
             try:
@@ -234,8 +258,12 @@ class Pool:
                     error = gone
         raise error
 
-    def _of(self, role: Role) -> list[Replica]:
-        return [replica for replica in self._replicas if replica.role == role]
+    def _of(self, role: Role, model: str = "") -> list[Replica]:
+        return [each for each in self._replicas if each.role == role and each.model == model]
+
+
+def _no_model(label: str) -> str:
+    return f"This server has no recognition model {label!r}, which the project names."
 
 
 def _pressure(replica: Replica, now: float, more: int = 1) -> float:
@@ -259,4 +287,5 @@ def _status(replica: Replica) -> ReplicaStatus:
         active=replica.load,
         capacity=hello.capacity if hello else 0,
         capabilities=(hello.recognizer or hello.synthesizer) if hello else None,
+        model=replica.model,
     )

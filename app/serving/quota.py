@@ -2,12 +2,14 @@
 
     API process (leases.py)                     supervisor
       ──────────────────────────────────────────►  (connects)
-      ─ Take(number, key) ─►      ◄─ Taken(number) | Full(number)
+      ─ Take(number, key, limit) ─►      ◄─ Taken(number) | Full(number)
       ─ Give(number) ─►
 
 The end of a connection gives back all that it held, so a killed API process leaks nothing. Messages
 travel as ``link.py`` has it. A key is a digest of an appkey, 16 bytes of whatever a client
-sends; the table has only the keys that run a task.
+sends; the table has only the keys that run a task. How many tasks a key may have comes with each
+question, from the API process, which knows the projects: a limit that was changed holds for those
+who ask from then on.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ from app.serving.link import Link
 class Take(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Ask for a place; ``number`` is chosen by the API process, unique on its connection.
     ``held``: it was granted on an earlier connection and its task still runs, so that it counts
-    even beyond the limit."""
+    even beyond the limit. ``limit``: how many places the key may have."""
 
     number: int
     key: bytes
     held: bool = False
+    limit: int = 0
 
 
 class Give(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -56,10 +59,9 @@ FromQuota = Taken | Full
 
 
 class Quota:
-    """Counts the running tasks of each key. ``limit``: how many a key may have."""
+    """Counts the running tasks of each key."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._running: Counter[bytes] = Counter()
         self._holders: set[_Holder] = set()
 
@@ -74,9 +76,10 @@ class Quota:
         self._holders.add(holder)
         return holder.link
 
-    def take(self, key: bytes, *, held: bool) -> bool:
-        """Take a place, if there is one or ``held`` says that it was granted before."""
-        if self._running[key] >= self._limit and not held:
+    def take(self, key: bytes, limit: int, *, held: bool) -> bool:
+        """Take a place, if fewer than ``limit`` are taken or ``held`` says that it was granted
+        before."""
+        if self._running.get(key, 0) >= limit and not held:
             return False
         self._running[key] += 1
         return True
@@ -103,32 +106,32 @@ class _Holder:
     def __init__(self, quota: Quota) -> None:
         self._quota = quota
         self._held: dict[int, bytes] = {}
-        self._refusing: dict[int, bytes] = {}
+        self._refusing: dict[int, Take] = {}
         self.link = Link(ToQuota, self._receive, self._lost)
 
     def _receive(self, message: ToQuota) -> None:
         match message:
-            case Take(number, key, held):
-                if not self._take(number, key, held=held):
+            case Take(number):
+                if not self._take(message):
                     # A place may have been given back on another connection before, and be read
                     # after: asked again once all that has come is read.
-                    self._refusing[number] = key
+                    self._refusing[number] = message
                     asyncio.get_running_loop().call_soon(self._refuse, number)
             case Give(number):
                 self._refusing.pop(number, None)
                 if number in self._held:
                     self._quota.give(self._held.pop(number))
 
-    def _take(self, number: int, key: bytes, *, held: bool = False) -> bool:
-        if not self._quota.take(key, held=held):
+    def _take(self, asked: Take) -> bool:
+        if not self._quota.take(asked.key, asked.limit, held=asked.held):
             return False
-        self._held[number] = key
-        self.link.send(Taken(number))
+        self._held[asked.number] = asked.key
+        self.link.send(Taken(asked.number))
         return True
 
     def _refuse(self, number: int) -> None:
-        key = self._refusing.pop(number, None)
-        if key is not None and not self._take(number, key):
+        asked = self._refusing.pop(number, None)
+        if asked is not None and not self._take(asked):
             self.link.send(Full(number))
 
     def _lost(self) -> None:
@@ -140,13 +143,9 @@ class _Holder:
 
 
 @asynccontextmanager
-async def counting(path: Path, limit: int) -> AsyncIterator[Quota | None]:
-    """Count for the API processes that connect to the Unix socket ``path`` inside the block.
-    A ``limit`` of 0 is none: nothing is counted, and there is no socket."""
-    if not limit:
-        yield None
-        return
-    quota = Quota(limit)
+async def counting(path: Path) -> AsyncIterator[Quota]:
+    """Count for the API processes that connect to the Unix socket ``path`` inside the block."""
+    quota = Quota()
     server = await asyncio.get_running_loop().create_unix_server(quota.accept, path)
     try:
         yield quota

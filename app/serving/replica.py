@@ -38,11 +38,13 @@ H = TypeVar("H", RecognitionHandle, SpeechHandle)
 
 
 class Replica:
-    """One worker, seen from an API process. :meth:`run` keeps the connection up."""
+    """One worker, seen from an API process. :meth:`run` keeps the connection up. ``model``: a label
+    of MODELS_FILE, "" for the server's own."""
 
-    def __init__(self, name: str, role: Role, socket_path: str) -> None:
+    def __init__(self, name: str, role: Role, socket_path: str, model: str = "") -> None:
         self.name = name
         self.role = role
+        self.model = model
         self._socket_path = socket_path
         self._link: Link | None = None
         self._lost = asyncio.Event()

@@ -8,8 +8,8 @@
 One JSON object per line, on a Unix socket in the supervisor's private folder, so nobody else can
 ask. What was begun is carried out even if the command is interrupted.
 
-A worker that is not the only one of its role hands its streams over to the others between two of
-their sentences, and has DRAIN_TIMEOUT_SECONDS for that; what is still there at the end, and
+A worker that is not the only one of its role and model hands its streams over to the others between
+two of their sentences, and has DRAIN_TIMEOUT_SECONDS for that; what is still there at the end, and
 everything of a worker that is alone, is repeated once a worker is there again: a delay, no failure.
 """
 
@@ -92,10 +92,9 @@ class Rolling:
             self._busy = False
 
     def _drain_time(self, child: Child) -> float:
-        """0 s for the only worker of its role: its streams have nowhere to go."""
-        role = child.spec.config["role"]
+        """0 s for the only worker of its role and model: its streams have nowhere to go."""
         others = (each for each in self._workers if each is not child)
-        alone = not any(each.spec.config["role"] == role and each.ready.is_set() for each in others)
+        alone = not any(_does(each) == _does(child) and each.ready.is_set() for each in others)
         return 0.0 if alone else self._drain_s
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,6 +115,11 @@ class Rolling:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _does(worker: Child) -> tuple[object, object]:
+    """Its role, and its model where the server has several (MODELS_FILE)."""
+    return worker.spec.config["role"], worker.spec.config.get("model", "")
 
 
 class _Request(msgspec.Struct):

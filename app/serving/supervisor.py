@@ -30,6 +30,7 @@ from app.serving import certificate
 from app.serving.children import Child, ChildSpec, StartFailed
 from app.serving.descriptors import raise_limit
 from app.serving.listeners import listen
+from app.serving.models_file import recognition_models
 from app.serving.quota import counting
 from app.serving.rolling import Rolling, socket_name
 from app.serving.runtime_folder import runtime_folder
@@ -51,6 +52,27 @@ class Running:
     host: str
     port: int
     engines: tuple[tuple[Role, str, str], ...]  # (role, engine, notice)
+    models: tuple[tuple[str, str, str], ...] = ()  # (label, engine, notice), of MODELS_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """One model of the server: of a role, with its label ("" for the server's own) and the settings
+    that hold for it."""
+
+    role: Role
+    model: str
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """What its workers' names begin with."""
+        return f"{self.role}-{self.model}" if self.model else self.role
+
+    @property
+    def devices(self) -> list[str]:
+        """One for each of its workers."""
+        return self.config.asr_devices() if self.role == "asr" else self.config.tts_devices()
 
 
 class Supervisor:
@@ -123,7 +145,7 @@ class Supervisor:
             try:
                 async with (
                     rolling.listening(folder / socket_name(self.port)),
-                    counting(self._quota_socket, self._config.max_tasks_per_appkey),
+                    counting(self._quota_socket),
                 ):
                     await self._supervise()
             except* StartFailed as failures:
@@ -160,14 +182,16 @@ class Supervisor:
     async def _tell_ready(self) -> None:
         for child in [*self.workers, *self.apis]:
             await child.ready.wait()
-        engines: list[tuple[Role, str, str]] = []
+        engines: dict[tuple[Role, str, str], None] = {}
+        models: dict[tuple[str, str, str], None] = {}
         for child in self.workers:
             role: Role = "asr" if child.spec.config["role"] == "asr" else "tts"
-            engine = str(child.spec.config["engine"])
-            entry = (role, engine, str(child.facts.get("notice", "")))
-            if entry not in engines:
-                engines.append(entry)
-        self._announce(Running(self._config.host, self.port, tuple(engines)))
+            engine, notice = str(child.spec.config["engine"]), str(child.facts.get("notice", ""))
+            if label := str(child.spec.config["model"]):
+                models[label, engine, notice] = None
+            else:
+                engines[role, engine, notice] = None
+        self._announce(Running(self._config.host, self.port, tuple(engines), tuple(models)))
 
     async def _show_ready(self, worker: Child) -> None:
         """Keep the metric of the worker's state."""
@@ -187,43 +211,36 @@ class Supervisor:
     # Processes
 
     def _make_workers(self, folder: Path, stack: contextlib.ExitStack) -> list[dict[str, str]]:
-        replicas = []
-        roles: dict[Role, list[str]] = {
-            "asr": self._config.asr_devices(),
-            "tts": self._config.tts_devices(),
-        }
-        for role, devices in roles.items():
-            engine = self._choose(role, devices)
-            if engine is None:
-                continue
-            for index, device in enumerate(devices):
-                name, path = f"{role}-{index}", str(folder / f"{role}-{index}.sock")
-                listener = _unix_listener(path, stack)
-                self.workers.append(
-                    self._worker(name, role, engine, device, listener, len(devices))
-                )
-                replicas.append({"name": name, "role": role, "path": path})
-        if not replicas:
+        models = recognition_models(self._config)
+        offered = [_Offered("asr", label, config) for label, config in models.items()]
+        chosen = [
+            (each, engine)
+            for each in [*offered, _Offered("tts", "", self._config)]
+            if (engine := _choose(each)) is not None
+        ]
+        if not chosen:
             raise ConfigError(
                 "no speech engine is installed; for engines to try out, "
                 f"{registry.how_to_install('embedded')}"
             )
+        replicas = []
+        for each, engine in chosen:
+            # All models of a role share the machine.
+            together = sum(len(other.devices) for other, _ in chosen if other.role == each.role)
+            for index, device in enumerate(each.devices):
+                name = f"{each.name}-{index}"
+                path = str(folder / f"{name}.sock")
+                listener = _unix_listener(path, stack)
+                self.workers.append(self._worker(name, each, engine, device, listener, together))
+                replicas.append(
+                    {"name": name, "role": each.role, "model": each.model, "path": path}
+                )
         return replicas
-
-    def _choose(self, role: Role, devices: Sequence[str]) -> str | None:
-        wanted = self._config.asr_engine if role == "asr" else self._config.tts_engine
-        try:
-            return registry.choose(wanted, role, self._config.engine_settings, devices)
-        except EngineNotUsable as error:
-            if wanted == "auto":
-                log.warning("serving without this half", role=role, reason=str(error))
-                return None
-            raise ConfigError(f"{role.upper()}_ENGINE: {error}") from None
 
     def _worker(
         self,
         name: str,
-        role: str,
+        offered: _Offered,
         engine: str,
         device: str,
         listener: socket.socket,
@@ -240,13 +257,14 @@ class Supervisor:
             device = "cuda:0"
         config = {
             "name": name,
-            "role": role,
+            "role": offered.role,
+            "model": offered.model,
             "engine": engine,
             "device": device,
-            "settings": {**self._config.engine_settings(engine), "REPLICAS": replicas},
-            "max_streams": self._config.max_streams,
+            "settings": {**offered.config.engine_settings(engine), "REPLICAS": replicas},
+            "max_streams": offered.config.max_streams,
             "threads": self._config.inference_thread_pool_size,
-            "second_pass_budget_ms": self._config.asr_second_pass_budget_ms,
+            "second_pass_budget_ms": offered.config.asr_second_pass_budget_ms,
             "log_level": self._config.log_level,
             "metrics": str(self._metrics),
         }
@@ -357,6 +375,25 @@ def _unix_listener(path: str, stack: contextlib.ExitStack) -> socket.socket:
     listener.listen(_UNIX_BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def _choose(offered: _Offered) -> str | None:
+    """The engine of a model; None where the server can do without.
+
+    Raises:
+        ConfigError: the settings ask for one that cannot be had; the text says what to do.
+    """
+    role, config = offered.role, offered.config
+    wanted = config.asr_engine if role == "asr" else config.tts_engine
+    try:
+        return registry.choose(wanted, role, config.engine_settings, offered.devices)
+    except EngineNotUsable as error:
+        if offered.model:
+            raise ConfigError(f"MODELS_FILE: [{offered.model}]: {error}") from None
+        if wanted == "auto":
+            log.warning("serving without this half", role=role, reason=str(error))
+            return None
+        raise ConfigError(f"{role.upper()}_ENGINE: {error}") from None
 
 
 async def _stop_all(children: list[Child], grace_s: float) -> None:

@@ -57,11 +57,12 @@ class Live:
     host: str
     port: int
     workers: list[WorkerServer] = field(default_factory=list)
-    sockets: list[tuple[str, Role, str]] = field(default_factory=list)
+    sockets: list[tuple[str, Role, str, str]] = field(default_factory=list)
+    """Of each worker: name, role, path and model."""
     decoder: DecodeServer | None = None
     apis: list[tuple[Drain, Server]] = field(default_factory=list)
     quota: Quota | None = None
-    """Where the tasks of an appkey are limited."""
+    """Counts the tasks of the appkeys that have a limit."""
     replicas: list[list[Replica]] = field(default_factory=list)
     """Of each API server, its ends of the connections to the workers."""
     own_ports: list[int] = field(default_factory=list)
@@ -117,13 +118,21 @@ async def live_server(
     max_streams: int = 0,
     second_pass_budget_ms: int = 600,
     engine_settings: Mapping[str, object] | None = None,
+    models: Mapping[str, str | Recognizer] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
     """A server on a free port of 127.0.0.1. ``asr`` and ``tts``: an engine's name, an engine, or
     None for none; ``apis``: how many API servers, if it is not left to WORKERS; ``settings``:
-    fields of the config; ``engine_settings``: FAKE_*."""
+    fields of the config; ``engine_settings``: FAKE_*; ``models``: as MODELS_FILE, an
+    engine or its name for each label, with as many replicas as the server's own."""
     config = Config.model_validate(
-        {"host": "127.0.0.1", "port": 0, "voices_dir": folder / "voices", **settings}
+        {
+            "host": "127.0.0.1",
+            "port": 0,
+            "data_dir": folder / "data",
+            "voices_dir": folder / "voices",
+            **settings,
+        }
     )
     fake = {**FAKE_SETTINGS, **(engine_settings or {})}
     count = int(os.environ.get("WORKERS", "1")) if apis is None else apis
@@ -131,25 +140,26 @@ async def live_server(
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(asyncio.TaskGroup())
         serving: list[asyncio.Task[None]] = []
+        recognizers = {**({} if asr is None else {"": asr}), **(models or {})}
         for index in range(replicas):
-            if asr is not None:
-                engine = _recognizer(asr, fake) if isinstance(asr, str) else asr
+            for label, heard_by in recognizers.items():
+                engine = _recognizer(heard_by, fake) if isinstance(heard_by, str) else heard_by
                 worker = WorkerServer(
-                    f"asr-{index}",
+                    f"asr-{label}-{index}" if label else f"asr-{index}",
                     "test",
                     "cpu",
                     recognizer=engine,
                     max_streams=max_streams,
                     second_pass_budget_ms=second_pass_budget_ms,
                 )
-                serving.append(_host(group, live, worker, folder))
+                serving.append(_host(group, live, worker, folder, label))
             if tts is not None:
                 speaker = _synthesizer(tts, fake) if isinstance(tts, str) else tts
                 worker = WorkerServer(f"tts-{index}", "test", "cpu", synthesizer=speaker)
                 serving.append(_host(group, live, worker, folder))
         serving.append(_host_decoder(group, live, folder, config.max_decode_seconds))
         quota = folder / "quota.sock"
-        live.quota = await stack.enter_async_context(counting(quota, config.max_tasks_per_appkey))
+        live.quota = await stack.enter_async_context(counting(quota))
         servers = [await _serve(stack, group, live, config, quota) for _ in range(count)]
         try:
             yield live
@@ -177,7 +187,7 @@ async def _serve(
     stack: AsyncExitStack, group: asyncio.TaskGroup, live: Live, config: Config, quota: Path
 ) -> tuple[Server, asyncio.Task[None]]:
     """One API server, with connections of its own to the workers, on the port of the others."""
-    replicas = [Replica(name, role, path) for name, role, path in live.sockets]
+    replicas = [Replica(*each) for each in live.sockets]
     drain = build_drain(config)
     app = await stack.enter_async_context(
         running_app(
@@ -200,7 +210,7 @@ async def _serve(
 
 
 def _host(
-    group: asyncio.TaskGroup, live: Live, worker: WorkerServer, folder: Path
+    group: asyncio.TaskGroup, live: Live, worker: WorkerServer, folder: Path, model: str = ""
 ) -> asyncio.Task[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / f"{worker.hello.name}.sock")
@@ -208,5 +218,5 @@ def _host(
     listener.bind(path)
     listener.setblocking(False)
     live.workers.append(worker)
-    live.sockets.append((worker.hello.name, worker.hello.role, path))
+    live.sockets.append((worker.hello.name, worker.hello.role, path, model))
     return group.create_task(worker.serve(listener))

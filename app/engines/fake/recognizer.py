@@ -1,7 +1,8 @@
 """The fake recogniser: the text of a sentence is how long its sound lasted.
 
 ``heard N ms``: N goes from the first to the last loud 10 ms of the sentence, so a lost, repeated
-or swapped piece of audio changes the text. With a script it says that instead.
+or swapped piece of audio changes the text. With hotwords it says that it knows them: ``heard N ms,
+knowing A B``. With a script it says that instead.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class _Stream:
         self._blocks = LoudBlocks()
         self._sentences = SentenceTracker(options.max_sentence_silence_ms, options.max_sentence_ms)
         self.configure = self._sentences.set_silence
+        known = " ".join(word for word, weight in options.hotwords if weight > 0)
+        self._knowing = f", knowing {known}" if known else ""
 
     def feed(self, feed: Feed) -> list[RecognitionEvent]:
         """The events that this part of the audio brings."""
@@ -68,7 +71,7 @@ class _Stream:
     def _changed(self, sentence: Sentence, position_ms: int) -> list[RecognitionEvent]:
         heard_ms = position_ms - sentence.start_ms
         scripted = self._scripted(sentence)
-        text = _heard(sentence) if scripted is None else scripted.text_after(heard_ms)
+        text = self._heard(sentence) if scripted is None else scripted.text_after(heard_ms)
         if not text:
             return []
         words = self._words(sentence, heard_ms)
@@ -79,7 +82,7 @@ class _Stream:
         return SentenceEnded(
             start_ms=sentence.start_ms,
             end_ms=sentence.end_ms,
-            text=_heard(sentence) if scripted is None else scripted.text,
+            text=self._heard(sentence) if scripted is None else scripted.text,
             words=self._words(sentence, None),
         )
 
@@ -89,14 +92,13 @@ class _Stream:
         scripted = self._scripted(sentence)
         if scripted is not None:
             return scripted.words_after(heard_ms, sentence.start_ms)
-        return (Word(_heard(sentence), sentence.start_ms, sentence.end_ms),)
+        return (Word(self._heard(sentence), sentence.start_ms, sentence.end_ms),)
+
+    def _heard(self, sentence: Sentence) -> str:
+        return f"heard {sentence.length_ms} ms{self._knowing}"
 
     def _scripted(self, sentence: Sentence) -> ScriptedSentence | None:
         return self._script[sentence.number % len(self._script)] if self._script else None
-
-
-def _heard(sentence: Sentence) -> str:
-    return f"heard {sentence.length_ms} ms"
 
 
 class FakeRecognizer:
@@ -125,6 +127,7 @@ class FakeRecognizer:
             partials=True,
             word_times=True,
             own_endpointing=True,
+            hotwords=True,
             max_sessions=_MAX_STREAMS,
             max_sentences=_MAX_STREAMS,
             max_batch=options.asr_batch,

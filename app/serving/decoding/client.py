@@ -67,7 +67,7 @@ class Undecoded:
 
     ``kind``: a value of :class:`app.audio.sniff.Kind` that is not local; ``is_file``: it can be
     decoded only as a whole. ``sample_rate`` (Hz): what the client says. ``max_bytes``,
-    ``max_audio_ms``: limits, None for none.
+    ``max_audio_ms``: limits, None for none. ``channel``: the one to hear, from 0; None: all, mixed.
     """
 
     kind: str
@@ -76,6 +76,7 @@ class Undecoded:
     max_bytes: int | None = None
     max_audio_ms: int | None = None
     log_id: str = ""
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class DecodingTask:
         self._error: SpeechError | None = None
         self._done = False
         self.has_turn = False
+        self.channels = 0
+        """Of the audio; 0 until all of it is decoded."""
 
     @property
     def was_opened(self) -> bool:
@@ -267,6 +270,7 @@ class DecodingTask:
                 preamble=self._preamble,
                 suspect_bytes=max(sum(map(len, messages)), 1) if self._opened else 0,
                 log_id=self._what.log_id,
+                channel=self._what.channel,
             )
         )
         self._opened += 1
@@ -399,8 +403,9 @@ class Decoding:
                 task.pcm(message)
             case Turn(_, running):
                 task.has_turn = running
-            case Done():
+            case Done(_, channels):
                 self.forget(task)
+                task.channels = channels
                 task.end(None)
             case Failed(_, error, text):
                 self.forget(task)

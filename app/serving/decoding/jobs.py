@@ -49,8 +49,8 @@ class Sink(Protocol):
     def pcm(self, samples: Int16, sample_rate: int) -> None:
         """Audio, of any length."""
 
-    def done(self) -> None:
-        """All of it is decoded. Last call."""
+    def done(self, channels: int) -> None:
+        """All of it is decoded; it has so many channels. Last call."""
 
     def failed(self, error: SpeechError) -> None:
         """It cannot be decoded. Last call."""
@@ -75,6 +75,7 @@ class Job(ABC):
         self._received = opened.taken
         self._consumed = 0
         self._emitted = 0  # samples
+        self._channels = 0
         self._suspect = opened.suspect_bytes > 0
         self.stepping = False
         self.steps = 0
@@ -99,7 +100,7 @@ class Job(ABC):
         """Decode to the end, and tell the sink. Cancelled by the connection."""
         try:
             await self._decode()
-            self._sink.done()
+            self._sink.done(self._channels)
         except SpeechError as error:
             self._sink.failed(error)
         except Exception:
@@ -167,8 +168,9 @@ class StreamJob(Job):
     _audio_s = 0.0
 
     async def _decode(self) -> None:
-        kind, rate = Kind(self._opened.kind), self._opened.sample_rate
-        decoder = await self._step(lambda: open_streaming_decoder(kind, rate))
+        opened = self._opened
+        kind, rate, channel = Kind(opened.kind), opened.sample_rate, opened.channel
+        decoder = await self._step(lambda: open_streaming_decoder(kind, rate, channel))
         if self._opened.preamble:
             await self._step(lambda: decoder.resume(self._opened.preamble))
         while (message := await self._next()) is not None:
@@ -185,6 +187,7 @@ class StreamJob(Job):
         samples = await self._timed(decoder.flush)
         self._count(samples, decoder.sample_rate)
         self._emit(samples, decoder.sample_rate)
+        self._channels = decoder.channels
 
     def _tell_taken(self, place: Checkpoint) -> None:
         position = place.position - len(self._opened.preamble)
@@ -255,10 +258,11 @@ class FileJob(Job):
             wall_s=self._wall_s,
         )
         file.seek(0)
-        blocks = decode_file(file, self._opened.kind, budget)
+        blocks = decode_file(file, self._opened.kind, budget, channel=self._opened.channel)
         try:
             while (block := await self._step(lambda: _following(blocks))) is not None:
                 self._emit(block.samples, block.sample_rate)
+                self._channels = block.channels
                 await self._has_credit()
         finally:
             blocks.close()

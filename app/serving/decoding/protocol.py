@@ -44,6 +44,7 @@ class Open(_Message, frozen=True, array_like=True, tag=1):
     ``taken``: bytes of it that are in that file already. ``preamble``: of ``Taken``, for a stream
     that goes on. ``suspect_bytes``: of a task that is
     opened again: it is a suspect until it has consumed so many bytes (a file: to its end).
+    ``channel``: the one to hear, from 0; None: all, mixed.
     """
 
     task: int
@@ -56,6 +57,7 @@ class Open(_Message, frozen=True, array_like=True, tag=1):
     preamble: bytes = b""
     suspect_bytes: int = 0
     log_id: str = ""
+    channel: int | None = None
 
 
 class Data(_Message, frozen=True, array_like=True, tag=2):
@@ -122,9 +124,10 @@ class Pcm(_Message, frozen=True, array_like=True, tag=19):
 
 
 class Done(_Message, frozen=True, array_like=True, tag=20):
-    """All of it is decoded and sent."""
+    """All of it is decoded and sent. ``channels``: the most that the audio has at a time."""
 
     task: int
+    channels: int = 1
 
 
 class Failed(_Message, frozen=True, array_like=True, tag=21):

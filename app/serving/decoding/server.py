@@ -175,9 +175,9 @@ class _Sink:
         for start in range(0, len(data), MAX_PCM_BYTES):
             self._link.send(Pcm(self._task, sample_rate, data[start : start + MAX_PCM_BYTES]))
 
-    def done(self) -> None:
+    def done(self, channels: int) -> None:
         """See ``jobs.py``. Flushed: nobody must ask for the file again, which is removed now."""
-        self._link.send(Done(self._task))
+        self._link.send(Done(self._task, channels))
         self._link.flush()
 
     def failed(self, error: SpeechError) -> None:

@@ -21,15 +21,13 @@ from app.serving.worker.server import WorkerServer
 
 
 class WorkerConfig(msgspec.Struct, kw_only=True):
-    """What a worker is told. ``model``: a label of MODELS_FILE, "" for the server's own, which the
-    worker itself has no use for. ``settings`` are the engine's own; ``max_streams`` and
+    """What a worker is told. ``settings`` are the engine's own; ``max_streams`` and
     ``threads`` (of a synthesis worker) 0 are its choice; ``second_pass_budget_ms``: see
     :class:`app.serving.worker.refining.Refiner`. ``measured``: what the worker before this one
     has found out (``calibration.py``); nothing at the first start."""
 
     name: str
     role: Role
-    model: str = ""
     engine: str
     device: str
     settings: dict[str, object]

@@ -147,7 +147,12 @@ class SegmentingRecognition:
             options,
             sink,
             log_id,
-            Endpointer(options.max_sentence_silence_ms, longest_ms, self._window),
+            Endpointer(
+                options.max_sentence_silence_ms,
+                longest_ms,
+                self._window,
+                options.noise_threshold or 0.0,
+            ),
             self.vad.new_state(),
             first_pass=streaming is not None and (options.live or offline is None),
             needs=Finish() if streaming is None else finish(options, streaming.capabilities),

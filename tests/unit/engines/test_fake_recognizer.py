@@ -268,3 +268,15 @@ def test_a_stream_keeps_no_hold_on_its_audio() -> None:
     recognizer.step([Feed(stream, samples, False)])
     samples[:] = 1.0  # the caller reuses its buffer
     assert recognizer.step([Feed(stream, quiet(5), True)]) == [[]]
+
+
+def test_it_says_which_hotwords_it_knows() -> None:
+    known = RecognitionOptions(
+        hotwords=(("北京", 3.0), ("never", -2.0), ("上海", 0.5), ("nothing", 0.0)), words=True
+    )
+    (*_, last) = hear(audio_of(100, 600, 100), known)
+    assert isinstance(last, SentenceEnded)
+    assert last.text == "heard 600 ms, knowing 北京 上海"
+    assert [word.text for word in last.words] == [last.text]
+    unwanted = RecognitionOptions(hotwords=(("never", -2.0),))
+    assert ended(hear(audio_of(0, 100), unwanted)) == [(0, 100, "heard 100 ms")]

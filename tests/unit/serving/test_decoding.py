@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from app.serving import children
 from app.serving.children import Child, ChildSpec
 from app.serving.decoding import client
 from app.serving.decoding.client import Decoding, DecodingTask, Undecoded
-from tests.support.poisoned_decoder import POISON
+from tests.support.poisoned_decoder import CHANNELS, POISON
 
 STREAM = Undecoded("mp3", is_file=False, sample_rate=16_000)
 FILE = Undecoded("flac", is_file=True, sample_rate=16_000)
@@ -143,6 +143,19 @@ async def test_a_death_costs_nothing_that_was_not_to_blame(
     for result in results:
         assert np.array_equal(await result, audio)
     await world.emptied()
+
+
+@pytest.mark.parametrize("what", [STREAM, FILE])
+async def test_a_channel_is_heard_by_the_next_process_too(world: World, what: Undecoded) -> None:
+    audio = numbers(50_000)
+    task = world.decoding.open(replace(what, channel=1))
+    result = asyncio.create_task(world.decoded(task))
+    task.send(audio[:20_000].tobytes())
+    await world.kill()
+    assert task.channels == 0
+    await send_all(task, audio[20_000:].tobytes())
+    assert np.array_equal(await result, -audio)
+    assert task.channels == CHANNELS
 
 
 @pytest.mark.parametrize("poisoned", [STREAM, FILE])

@@ -53,8 +53,15 @@ SYNTHESIZER = SynthesizerCapabilities(sample_rate=24_000, languages=("en-US",), 
 class ScriptedWorker:
     """Greets, keeps what it is told, and answers as a test says."""
 
-    def __init__(self, role: str, refuse: str | None = None, version: int = PROTOCOL_VERSION):
+    def __init__(
+        self,
+        role: str,
+        refuse: str | None = None,
+        version: int = PROTOCOL_VERSION,
+        model: str = "",
+    ):
         self.role = role
+        self.model = model
         self.refuse = refuse
         self.version = version
         self.silent = False
@@ -103,7 +110,7 @@ async def pool_of(folder: Path, *workers: ScriptedWorker) -> AsyncIterator[Pool]
             server = await asyncio.get_running_loop().create_unix_server(worker.connect, path)
             stack.callback(server.close)
             role: Any = worker.role
-            replicas.append(Replica(f"{worker.role}-{index}", role, path))
+            replicas.append(Replica(f"{worker.role}-{index}", role, path, worker.model))
         pool = Pool(replicas, ready_timeout_s=5.0)
         await stack.enter_async_context(pool.running())
         for each, worker in zip(replicas, workers, strict=True):
@@ -376,3 +383,78 @@ async def test_a_replica_that_does_not_answer_comes_last(
         await loaded(pool, mute, 0, 1)  # it speaks again
         assert pool.better_to_move("asr-1")
         assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-0"
+
+
+# Several models
+
+TELEPHONE = RecognitionOptions(model="telephone")
+
+
+def own_and_telephone() -> tuple[ScriptedWorker, ScriptedWorker]:
+    return ScriptedWorker("asr"), ScriptedWorker("asr", model="telephone")
+
+
+async def test_a_task_runs_at_its_own_model(tmp_path: Path) -> None:
+    own, telephone = own_and_telephone()
+    async with pool_of(tmp_path, own, telephone) as pool:
+        for _ in range(3):
+            assert (await pool.open_recognition(TELEPHONE, "id")).replica.name == "asr-1"
+            assert (await pool.open_recognition(OPTIONS, "id")).replica.name == "asr-0"
+        assert [each.model for each in pool.status("asr")] == ["", "telephone"]
+
+
+async def test_a_full_model_does_not_overflow_into_another(tmp_path: Path) -> None:
+    own, telephone = own_and_telephone()
+    telephone.refuse = "Overloaded"
+    async with pool_of(tmp_path, own, telephone) as pool:
+        with pytest.raises(Overloaded):
+            await pool.open_recognition(TELEPHONE, "id")
+        telephone.refuse = None
+        await loaded(pool, own, 0, 20)  # of 10: its own new streams are refused, others' are not
+        with pytest.raises(Overloaded):
+            await pool.open_recognition(OPTIONS, "id")
+        assert (await pool.open_recognition(TELEPHONE, "id")).replica.name == "asr-1"
+        assert own.messages == []
+
+
+async def test_a_stream_never_moves_to_another_model(tmp_path: Path) -> None:
+    workers = own_and_telephone()
+    async with pool_of(tmp_path, *workers) as pool:
+        for index in range(2):
+            started(pool, index, 60)
+        await loaded(pool, workers[1], 1, 9)
+        assert not pool.better_to_move("asr-1")
+        for must in (False, True):
+            with pytest.raises(EngineUnavailable):
+                await pool.move_recognition(TELEPHONE, "id", "asr-1", must=must)
+        assert workers[0].messages == []
+
+
+async def test_a_stream_moves_within_its_model(tmp_path: Path) -> None:
+    own, heavy = own_and_telephone()
+    light = ScriptedWorker("asr", model="telephone")
+    async with pool_of(tmp_path, own, heavy, light) as pool:
+        for index in range(3):
+            started(pool, index, 60)
+        await loaded(pool, heavy, 1, 9)
+        assert pool.better_to_move("asr-1")
+        moved = await pool.move_recognition(TELEPHONE, "id", "asr-1", must=False)
+        assert moved.replica.name == "asr-2"
+
+
+async def test_an_unknown_model_is_not_offered(tmp_path: Path) -> None:
+    async with pool_of(tmp_path, *own_and_telephone()) as pool:
+        with pytest.raises(NotOffered, match="no recognition model 'other'"):
+            await pool.open_recognition(RecognitionOptions(model="other"), "id")
+
+
+async def test_ready_means_every_model(tmp_path: Path) -> None:
+    own, telephone = own_and_telephone()
+    async with pool_of(tmp_path, own, telephone) as pool:
+        assert pool.ready("asr")
+        assert not pool.ready("tts")
+        telephone.links[0].send(Leaving())
+        while pool.status("asr")[1].ready:  # noqa: ASYNC110 - told by a socket
+            await asyncio.sleep(0.001)
+        assert not pool.ready("asr")
+        await pool.wait_ready("asr")  # its own model is

@@ -36,11 +36,10 @@ async def until(condition: Callable[[], bool]) -> None:
 async def two(folder: Path, limit: int) -> AsyncIterator[tuple[Quota, TaskLease, TaskLease]]:
     socket_path = folder / "quota.sock"
     async with (
-        counting(socket_path, limit) as quota,
-        leasing(str(socket_path), limit) as first,
-        leasing(str(socket_path), limit) as second,
+        counting(socket_path) as quota,
+        leasing(str(socket_path), lambda appkey: limit) as first,
+        leasing(str(socket_path), lambda appkey: limit) as second,
     ):
-        assert quota is not None
         yield quota, first, second
 
 
@@ -109,12 +108,11 @@ async def test_who_is_cancelled_while_asking_keeps_nothing(tmp_path: Path) -> No
 
 async def test_the_end_of_a_connection_frees_all_that_it_held(tmp_path: Path) -> None:
     socket_path = tmp_path / "quota.sock"
-    async with counting(socket_path, 5) as quota:
-        assert quota is not None
+    async with counting(socket_path) as quota:
         link = Link(Any, lambda message: None, lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, str(socket_path))
         for number in range(4):
-            link.send(Take(number, b"key"))
+            link.send(Take(number, b"key", limit=5))
         await until(lambda: quota.running == 4)
         assert link._transport is not None
         link._transport.abort()
@@ -138,27 +136,69 @@ async def test_running_tasks_count_again_after_a_lost_connection(tmp_path: Path)
 
 
 async def test_a_running_task_counts_even_where_others_took_its_place(tmp_path: Path) -> None:
-    quota = Quota(1)
-    assert quota.take(b"a", held=False)
-    assert quota.take(b"a", held=True)
-    assert not quota.take(b"a", held=False)
+    quota = Quota()
+    assert quota.take(b"a", 1, held=False)
+    assert quota.take(b"a", 1, held=True)
+    assert not quota.take(b"a", 1, held=False)
     quota.give(b"a")
-    assert not quota.take(b"a", held=False)
+    assert not quota.take(b"a", 1, held=False)
     quota.give(b"a")
-    assert quota.take(b"a", held=False)
+    assert quota.take(b"a", 1, held=False)
+
+
+def limits(**of: int) -> Callable[[str], int]:
+    return lambda appkey: of.get(appkey, 0)
+
+
+async def test_each_appkey_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    socket_path = tmp_path / "quota.sock"
+    async with (
+        counting(socket_path) as quota,
+        leasing(str(socket_path), limits(one=1, three=3)) as lease,
+        AsyncExitStack() as held,
+    ):
+        for key, limit in (("one", 1), ("three", 3)):
+            for _ in range(limit):
+                await held.enter_async_context(lease(key))
+            with pytest.raises(Overloaded):
+                await held.enter_async_context(lease(key))
+        await held.enter_async_context(lease("unlimited"))
+        assert quota.running == 4
+
+
+async def test_a_limit_that_changes_holds_for_those_who_ask_from_then_on(tmp_path: Path) -> None:
+    socket_path, now = tmp_path / "quota.sock", {"key": 2}
+    async with (
+        counting(socket_path) as quota,
+        leasing(str(socket_path), now.__getitem__) as lease,
+        AsyncExitStack() as held,
+    ):
+        await held.enter_async_context(lease("key"))
+        await held.enter_async_context(lease("key"))
+        now["key"] = 1
+        with pytest.raises(Overloaded, match="runs 1 task already"):
+            await held.enter_async_context(lease("key"))
+        now["key"] = 3
+        await held.enter_async_context(lease("key"))
+        assert quota.running == 3
+        now["key"] = 0
+        await held.enter_async_context(lease("key"))  # not counted any more
+        assert quota.running == 3
+        await held.aclose()
+        await until(lambda: quota.running == 0)
 
 
 async def test_without_the_quota_nothing_is_granted_until_it_is_there(tmp_path: Path) -> None:
     socket_path = tmp_path / "quota.sock"
-    async with leasing(str(socket_path), 1, answer_s=0.05) as lease:
+    async with leasing(str(socket_path), lambda appkey: 1, answer_s=0.05) as lease:
         with pytest.raises(EngineUnavailable, match="cannot be counted"):
             async with lease(SECRET_KEY):
                 pass
-    async with leasing(str(socket_path), 1) as lease:
+    async with leasing(str(socket_path), lambda appkey: 1) as lease:
         waiting = asyncio.create_task(lease("k").__aenter__())
-        async with counting(socket_path, 1) as quota:
+        async with counting(socket_path) as quota:
             await waiting
-            assert quota is not None and quota.running == 1
+            assert quota.running == 1
 
 
 async def test_a_quota_that_does_not_answer_grants_nothing(tmp_path: Path) -> None:
@@ -167,7 +207,7 @@ async def test_a_quota_that_does_not_answer_grants_nothing(tmp_path: Path) -> No
     server = await asyncio.get_running_loop().create_unix_server(
         lambda: Link(ToQuota, asked.append, lambda: None), socket_path
     )
-    async with leasing(socket_path, 1, answer_s=0.05) as lease:
+    async with leasing(socket_path, lambda appkey: 1, answer_s=0.5) as lease:
         with pytest.raises(EngineUnavailable):
             async with lease(SECRET_KEY):
                 pass
@@ -186,17 +226,15 @@ async def test_a_connection_that_breaks_refuses_those_who_asked(tmp_path: Path) 
         return links[-1]
 
     server = await asyncio.get_running_loop().create_unix_server(accept, socket_path)
-    async with leasing(socket_path, 1) as lease:
+    async with leasing(socket_path, lambda appkey: 1) as lease:
         with pytest.raises(EngineUnavailable):
             async with lease(SECRET_KEY):
                 pass
     server.close()
 
 
-async def test_no_limit_is_no_socket_and_no_round_trip(tmp_path: Path) -> None:
-    socket_path = tmp_path / "quota.sock"
-    async with counting(socket_path, 0) as quota, leasing(str(socket_path), 0) as lease:
-        assert quota is None
-        assert not socket_path.exists()
+async def test_without_a_limit_nobody_is_asked(tmp_path: Path) -> None:
+    nobody = str(tmp_path / "quota.sock")
+    async with leasing(nobody, lambda appkey: 0, answer_s=0.05) as lease:
         for _ in range(1_000):
             await lease(SECRET_KEY).__aenter__()

@@ -21,11 +21,11 @@ from app.serving.rolling import Rolling, request_restart
 
 @asynccontextmanager
 async def workers(*roles: str, does: str = "idle") -> AsyncIterator[tuple[list[Child], list[str]]]:
-    """A running stub for each role, and what they print."""
+    """A running stub for each role, or role and model (``asr/a``), and what they print."""
     lines: list[str] = []
     made = [
         Child(
-            ChildSpec(f"{role}-{i}", "tests.support.stub_child", {"does": does, "role": role}, []),
+            ChildSpec(f"{role}-{i}", "tests.support.stub_child", _told(role, does), []),
             30.0,
             60.0,
             lambda source, line: lines.append(f"{source} {line.decode()}"),
@@ -42,6 +42,11 @@ async def workers(*roles: str, does: str = "idle") -> AsyncIterator[tuple[list[C
         for child in made:
             await child.stop(grace_s=10)
         await asyncio.gather(*keeping, return_exceptions=True)
+
+
+def _told(role: str, does: str) -> dict[str, object]:
+    role, _, model = role.partition("/")
+    return {"does": does, "role": role, "model": model}
 
 
 async def reports(rolling: Rolling, *names: str) -> list[dict[str, Any]]:
@@ -103,6 +108,16 @@ async def test_workers_are_restarted_one_by_one_and_the_only_one_of_its_role_at_
         assert drains(lines) == [
             "asr-0 drains for 7 s", "asr-1 drains for 7 s", "tts-2 drains for 0 s"
         ]  # fmt: skip
+
+
+async def test_the_only_worker_of_a_model_has_nobody_to_hand_over_to() -> None:
+    async with workers("asr", "asr", "asr/a") as (made, lines):
+        await reports(Rolling(made, 7.0))
+        assert drains(lines) == [
+            "asr-0 drains for 7 s",
+            "asr-1 drains for 7 s",
+            "asr/a-2 drains for 0 s",
+        ]
 
 
 async def test_only_the_named_ones_and_no_unknown_ones() -> None:

@@ -113,17 +113,19 @@ class Sink:
 
 
 @asynccontextmanager
-async def service(engine: Recorder) -> AsyncIterator[SegmentingRecognition]:
-    recognition = SegmentingRecognition(parts_of(engine), LoudVad(), tick_s=0.0)
+async def service(
+    engine: Recorder, vad: LoudVad | None = None
+) -> AsyncIterator[SegmentingRecognition]:
+    recognition = SegmentingRecognition(parts_of(engine), vad or LoudVad(), tick_s=0.0)
     running = asyncio.create_task(recognition.run())
     yield recognition
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-def start(recognition: SegmentingRecognition, **options: int) -> tuple[SegmentedStream, Sink]:
+def start(recognition: SegmentingRecognition, **options: float) -> tuple[SegmentedStream, Sink]:
     sink = Sink()
-    return recognition.open(RecognitionOptions(**options), sink, "test"), sink  # type: ignore[arg-type]  # ints
+    return recognition.open(RecognitionOptions(**options), sink, "test"), sink  # type: ignore[arg-type]  # numbers
 
 
 async def recognise(recognition: SegmentingRecognition, audio: Int16, frame: int) -> Sink:
@@ -202,6 +204,27 @@ async def test_silence_opens_nothing_and_is_all_processed() -> None:
     async with service(engine) as recognition:
         sink = await recognise(recognition, silence(3000), 1600)
     assert (sink.events, engine.sentences, sink.samples) == ([], [], 48_000)
+
+
+class Doubtful(LoudVad):
+    """Loud audio is speech with a probability of 0.6."""
+
+    def probabilities(self, states: Sequence[object], windows: Float32) -> Float32:
+        return super().probabilities(states, windows) * np.float32(0.6)
+
+
+@pytest.mark.parametrize(("threshold", "sentences"), [(None, 1), (0.2, 1), (0.3, 0), (-1.0, 1)])
+async def test_the_noise_threshold_of_the_task_decides(
+    threshold: float | None, sentences: int
+) -> None:
+    engine = Recorder()
+    async with service(engine, Doubtful()) as recognition:
+        options = {} if threshold is None else {"noise_threshold": threshold}
+        stream, sink = start(recognition, **options)
+        stream.feed(tone(1_000))
+        stream.end()
+        await sink.over.wait()
+    assert len(engine.sentences) == sentences
 
 
 async def test_a_sentence_without_a_free_slot_waits_and_its_audio_is_not_processed() -> None:

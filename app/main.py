@@ -21,9 +21,9 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.access.tokens import AccessPolicy
-from app.api import catalogue, errors, health, index, metrics, rest_asr, rest_tts
-from app.api.doors import Doors, Limits
+from app.access.running import Access, running_access
+from app.api import catalogue, errors, health, index, metrics, pop, rest_asr, rest_flash, rest_tts
+from app.api.doors import FETCH_TIMEOUT_S, Doors, Limits
 from app.api.drain import Drain, RequestDoor
 from app.api.nls_ws import WebSocketDoor
 from app.api.requests import Boundary
@@ -31,6 +31,7 @@ from app.api.server import build_server
 from app.core import logs
 from app.core import metrics as figures
 from app.core.config import Config
+from app.services.fetch import FetchLimits
 from app.services.recognition import RecognitionService
 from app.services.synthesis import SynthesisService
 from app.serving import certificate
@@ -39,19 +40,12 @@ from app.serving.decoding.client import Decoding
 from app.serving.leases import leasing
 from app.serving.pool import Pool
 from app.serving.replica import Replica
+from app.storage.errors import StorageError
 from app.voices.aliases import Aliases, AliasFileError
 from app.voices.catalogue import VoiceCatalogue
 
 STOP_GRACE_S = 1
 """Requests that still run after the drain have this long."""
-
-
-def build_access(config: Config) -> AccessPolicy:
-    """The credentials that the owner has set."""
-    return AccessPolicy(
-        apptoken=config.apptoken.get_secret_value() if config.apptoken else None,
-        appkey=config.appkey.get_secret_value() if config.appkey else None,
-    )
 
 
 def build_drain(config: Config) -> Drain:
@@ -65,8 +59,9 @@ def build_app(
     recognition: RecognitionService,
     synthesis: SynthesisService,
     voices: VoiceCatalogue,
-    access: AccessPolicy,
+    access: Access,
     drain: Drain,
+    fetch_folder: Path,
     metrics_directory: Path | None = None,
 ) -> ASGIApp:
     """The ASGI application. The services are started and stopped by the caller."""
@@ -75,9 +70,17 @@ def build_app(
         synthesis=synthesis,
         pool=pool,
         voices=voices,
-        access=access,
+        access=access.policy,
+        store=access.store,
+        projects=access.projects,
+        token_s=round(config.token_hours * 3600),
+        fetch=FetchLimits(config.max_audio_bytes, FETCH_TIMEOUT_S, config.allow_private_urls),
+        fetch_folder=fetch_folder,
         limits=Limits(
             max_text_chars=config.max_text_chars,
+            max_long_text_chars=config.max_long_text_chars,
+            max_flash_bytes=config.max_flash_bytes,
+            max_flash_ms=config.max_flash_seconds * 1000,
             max_audio_bytes=config.max_audio_bytes,
             max_audio_ms=config.max_audio_seconds * 1000,
             idle_timeout_s=config.idle_timeout_seconds,
@@ -115,7 +118,7 @@ def mount(doors: Doors) -> FastAPI:
             expose_headers=["X-NLS-RequestId", "task_id"],
         )
     # The index comes last: it answers the WebSocket paths that nobody else knows.
-    for module in (health, catalogue, metrics, rest_asr, rest_tts, index):
+    for module in (health, catalogue, metrics, rest_asr, rest_flash, rest_tts, pop, index):
         app.include_router(module.router(doors))
     return app
 
@@ -129,18 +132,27 @@ async def running_app(
     metrics_directory: Path | None = None,
     quota_socket: str = "",
 ) -> AsyncIterator[ASGIApp]:
-    """The application with its services, connected to the workers and the decode process inside
-    the block, and to the quota where tasks are limited."""
+    """The application with its services, connected to the workers, the decode process, the
+    database and the quota inside the block.
+
+    Raises:
+        AliasFileError, StorageError: what they need cannot be had; the text is one line for the
+            owner.
+    """
     voices = VoiceCatalogue(Aliases(config.voices_dir))
     await asyncio.to_thread(voices.refresh)
     pool = Pool(replicas, lambda engine: voices.set_engine(engine.voices, engine.any_voice))
     threshold = config.asr_nearfield_rms_threshold if config.asr_enable_nearfield_filter else None
-    access = build_access(config)
     decoding = Decoding(decoding_socket)
+    # Beside the sockets, in the private folder of the supervisor, which is removed at the end.
+    fetch_folder = Path(decoding_socket).parent / "fetched"
+    await asyncio.to_thread(fetch_folder.mkdir, exist_ok=True)
     async with (
+        # The outermost: what the services count until their end is saved.
+        running_access(config) as access,
         pool.running(),
         decoding.running(),
-        leasing(quota_socket, config.max_tasks_per_appkey) as lease,
+        leasing(quota_socket, access.max_tasks) as lease,
     ):
         recognition = RecognitionService(
             pool,
@@ -149,11 +161,22 @@ async def running_app(
             log_gate=config.asr_nearfield_filter_log_enabled,
             max_file_bytes=config.max_audio_bytes,
             lease=lease,
+            account=access.ledger.record,
         )
-        synthesis = SynthesisService(pool, voices, config.inference_threads(), lease=lease)
+        synthesis = SynthesisService(
+            pool, voices, config.inference_threads(), lease=lease, account=access.ledger.record
+        )
         try:
             yield build_app(
-                config, pool, recognition, synthesis, voices, access, drain, metrics_directory
+                config,
+                pool,
+                recognition,
+                synthesis,
+                voices,
+                access,
+                drain,
+                fetch_folder,
+                metrics_directory,
             )
         finally:
             synthesis.close()
@@ -169,7 +192,10 @@ def _ready(control: Control) -> None:
 
 async def _serve(told: dict[str, Any], control: Control, listener: socket.socket) -> None:
     config = Config.model_validate(told["settings"])
-    replicas = [Replica(each["name"], each["role"], each["path"]) for each in told["replicas"]]
+    replicas = [
+        Replica(each["name"], each["role"], each["path"], each["model"])
+        for each in told["replicas"]
+    ]
     drain = build_drain(config)
     folder = Path(told["metrics"])
     async with running_app(config, replicas, drain, told["decoding"], folder, told["quota"]) as app:
@@ -205,7 +231,7 @@ def main() -> None:
     control.watch()
     try:
         uvloop.run(_serve(told, control, socket.socket(fileno=int(sys.argv[2]))))
-    except AliasFileError as error:
+    except (AliasFileError, StorageError) as error:
         control.fatal(str(error))
         sys.exit(3)
 

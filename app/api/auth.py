@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from app.access.tokens import AccessPolicy
+from app.access.policy import AccessPolicy
+from app.core.errors import DailyQuotaUsed, UnknownAppkey
+from app.core.project import Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,30 @@ def credentials(connection: HTTPConnection) -> Credentials:
     return Credentials(token or None, query.get("appkey") or None)
 
 
-def admit(connection: HTTPConnection, access: AccessPolicy) -> None:
-    """Check a request by what it carries outside its body.
+def admit(connection: HTTPConnection, access: AccessPolicy) -> Project:
+    """Check a request by what it carries outside its body. Returns the project that it is for.
+
+    Raises:
+        AccessDenied, AppkeyMismatch, UnknownAppkey, DailyQuotaUsed: see
+            :meth:`AccessPolicy.check`.
+    """
+    presented = credentials(connection)
+    return access.check(presented.token, presented.appkey)
+
+
+def enter(connection: HTTPConnection, access: AccessPolicy) -> None:
+    """Check a request that is no task: whether its project is switched off, or has used what it may
+    today, does not matter, nor which appkey a token is for.
 
     Raises:
         AccessDenied: see :meth:`AccessPolicy.check`.
     """
     presented = credentials(connection)
-    access.check(presented.token, presented.appkey)
+    if access.needs_token:
+        access.admits(presented.token)
+        return
+    with contextlib.suppress(UnknownAppkey, DailyQuotaUsed):
+        access.check(None, presented.appkey)
 
 
 def _text(value: object) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
-from app.api.auth import admit
+from app.api.auth import enter
 from app.api.doors import Doors
 from app.api.health import notices
 from app.core.errors import InvalidRequest
@@ -26,7 +26,7 @@ def router(doors: Doors) -> APIRouter:
 
     @routes.get("/stream/v1/asr/models", summary="Recognition models")
     async def models(request: Request) -> dict[str, Any]:
-        admit(request, doors.access)
+        enter(request, doors.access)
         listed = _models(doors.pool.status("asr"), doors.asr_model_mode)
         return {
             "models": listed,
@@ -37,13 +37,13 @@ def router(doors: Doors) -> APIRouter:
 
     @routes.get("/stream/v1/tts/voices", summary="Names of the voices")
     async def voices(request: Request) -> dict[str, Any]:
-        admit(request, doors.access)
+        enter(request, doors.access)
         names = [voice.name for voice in doors.voices.list()]
         return {"voices": names, "total": len(names)}
 
     @routes.get("/stream/v1/tts/voices/info", summary="The voices in detail")
     async def voices_info(request: Request) -> dict[str, Any]:
-        admit(request, doors.access)
+        enter(request, doors.access)
         listed = doors.voices.list()
         sample_rate = _synthesis_rate(doors.pool)
         available = doors.pool.ready("tts")
@@ -57,7 +57,7 @@ def router(doors: Doors) -> APIRouter:
 
     @routes.post("/stream/v1/tts/voices/refresh", summary="Read the voice files again")
     async def refresh(request: Request) -> dict[str, Any]:
-        admit(request, doors.access)
+        enter(request, doors.access)
         try:
             await asyncio.to_thread(doors.voices.refresh)
         except AliasFileError as error:
@@ -69,18 +69,16 @@ def router(doors: Doors) -> APIRouter:
 
 
 def _models(replicas: list[ReplicaStatus], mode: str) -> list[dict[str, Any]]:
-    """One entry per engine that has been ready; the first is the default."""
-    by_engine: dict[str, list[ReplicaStatus]] = {}
+    """One entry per model that has been ready: the server's own, which is the default, by its
+    engine's name, and those of MODELS_FILE by their labels, which projects choose by."""
+    by_model: dict[tuple[str, str], list[ReplicaStatus]] = {}
     for replica in replicas:
         if replica.engine:
-            by_engine.setdefault(replica.engine, []).append(replica)
-    return [
-        _model(engine, group, default=index == 0, mode=mode)
-        for index, (engine, group) in enumerate(by_engine.items())
-    ]
+            by_model.setdefault((replica.model, replica.engine), []).append(replica)
+    return [_model(label, engine, group, mode) for (label, engine), group in by_model.items()]
 
 
-def _model(engine: str, group: list[ReplicaStatus], *, default: bool, mode: str) -> dict[str, Any]:
+def _model(label: str, engine: str, group: list[ReplicaStatus], mode: str) -> dict[str, Any]:
     loaded = any(replica.ready for replica in group)
     known = next((replica.capabilities for replica in group if replica.capabilities), None)
     # The earlier FunSpeech shows folders here. Our path is the engine's name: where files lie is
@@ -88,12 +86,12 @@ def _model(engine: str, group: list[ReplicaStatus], *, default: bool, mode: str)
     files = {"path": engine, "exists": loaded}
     notice = " ".join(notices(group))
     return {
-        "id": engine,
-        "name": engine,
+        "id": label or engine,
+        "name": label or engine,
         "engine": engine,
         "description": notice,
         "languages": list(known.languages) if known else [],
-        "default": default,
+        "default": not label,
         "loaded": loaded,
         "supports_realtime": isinstance(known, RecognizerCapabilities) and known.partials,
         "offline_model": files,

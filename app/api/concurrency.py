@@ -1,31 +1,13 @@
-"""Doing two things for one request, so that neither outlives it."""
+"""Doing two things for one request, of which one is to watch the client."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-T = TypeVar("T")
+from app.services.alongside import alongside
 
-
-async def alongside(companion: Coroutine[Any, Any, None], main: Coroutine[Any, Any, T]) -> T:
-    """Await ``main`` while ``companion`` runs, and return what ``main`` returns.
-
-    Whichever fails first cancels the other and is raised as it is, not as a group. When ``main``
-    returns, ``companion`` is cancelled; nothing runs on after this function.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            beside = group.create_task(companion)
-            result = await main
-            beside.cancel()
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return result
+__all__ = ["alongside", "watch_disconnect"]
 
 
 async def watch_disconnect(receive: Receive) -> None:

@@ -42,6 +42,10 @@ UNREAD_TIMEOUT_S: Final = 60.0
 a close waits until everything is written."""
 
 
+PINGED: Final = "nls_pinged"
+"""In the state of a WebSocket's scope: what to call, without arguments, at each ping of the client.
+The state is the connection's own."""
+
 _INT: Final = struct.Struct("i")
 
 
@@ -178,13 +182,21 @@ class NlsHttpProtocol(_Reading, LingeringHttpProtocol):
 class NlsWebSocketProtocol(_Reading, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, which takes a refused handshake for a finished one, and leaves
     it to the client to be wrong quietly: without this every wrong token and every text that is not
-    UTF-8 is logged as an error, the latter with a traceback."""
+    UTF-8 is logged as an error, the latter with a traceback. It also tells of pings, of which ASGI
+    knows nothing: the application leaves a function under :data:`PINGED` in the scope's state."""
 
     async def send(self, message: ASGISendEvent) -> None:
         """See ASGI."""
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True
+
+    def handle_ping(self) -> None:
+        """A ping has come. The answer, which is ready, goes first."""
+        super().handle_ping()
+        pinged = self.scope["state"].get(PINGED)
+        if pinged is not None:
+            pinged()
 
     def send_receive_event_to_app(self) -> None:
         """A whole message has come."""

@@ -116,6 +116,7 @@ def _distinct(names: Iterable[str]) -> list[str]:
 def _replica(replica: ReplicaStatus) -> dict[str, object]:
     return {
         "name": replica.name,
+        "model": replica.model,
         "engine": replica.engine,
         "device": replica.device,
         "ready": replica.ready,

@@ -1,4 +1,4 @@
-"""``GET /``: what this is, for whoever opens the address in a browser."""
+"""What this is, for whoever opens the address in a browser, and what is not here."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from app.api.doors import Doors
 from app.api.errors import deny_path
 
 
-def router(doors: Doors) -> APIRouter:
-    """The index, and the answer to WebSocket handshakes on unknown paths. Include it last."""
-    routes = APIRouter(tags=["index"])
+def about(doors: Doors) -> dict[str, Any]:
+    """What this server offers: the answer to ``GET /``, which is at ``pop.py``'s door, too."""
+    return {
+        "name": "FunSpeech",
+        "version": __version__,
+        "protocol": "NLS",
+        "websocket": "/ws/v1",
+        "recognition": "/stream/v1/asr",
+        "synthesis": "/stream/v1/tts",
+        "models": "/stream/v1/asr/models",
+        "voices": "/stream/v1/tts/voices",
+        "health": "/health",
+        **({"docs": "/docs"} if doors.debug else {}),
+    }
 
-    @routes.get("/", summary="What this server offers")
-    async def index() -> dict[str, Any]:
-        return {
-            "name": "FunSpeech",
-            "version": __version__,
-            "protocol": "NLS",
-            "websocket": "/ws/v1",
-            "recognition": "/stream/v1/asr",
-            "synthesis": "/stream/v1/tts",
-            "models": "/stream/v1/asr/models",
-            "voices": "/stream/v1/tts/voices",
-            "health": "/health",
-            **({"docs": "/docs"} if doors.debug else {}),
-        }
+
+def router(doors: Doors) -> APIRouter:
+    """The answer to WebSocket handshakes on unknown paths. Include it last."""
+    routes = APIRouter()
 
     @routes.websocket("/{path:path}")
     async def unknown(websocket: WebSocket) -> None:

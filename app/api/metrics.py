@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.api.auth import admit
+from app.api.auth import enter
 from app.api.doors import Doors
 from app.core import metrics as figures
 
@@ -18,7 +18,7 @@ def router(doors: Doors) -> APIRouter:
 
     @routes.get("/metrics", summary="Figures of all processes, for Prometheus")
     async def metrics(request: Request) -> Response:
-        admit(request, doors.access)
+        enter(request, doors.access)
         text = await asyncio.to_thread(figures.exposition, doors.metrics_directory)
         return Response(text, media_type=figures.CONTENT_TYPE)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Final, Protocol
 
 import structlog
@@ -15,11 +16,12 @@ from app.api.doors import Doors
 from app.core import metrics
 from app.core.errors import EngineFailed, SpeechError
 from app.core.logs import log_ids
-from app.core.speech import RecognitionRequest, SynthesisRequest
+from app.core.speech import RecognitionRequest, SpeechEvent, SynthesisRequest
 from app.nls.connection import Connection
-from app.nls.outputs import Configure, Feed, FinishAudio, Output
+from app.nls.outputs import Configure, Feed, FinishAudio, FinishText, FlushText, Output, Say
 from app.nls.status import SUCCESS
 from app.services.recognition import RecognitionTask
+from app.services.synthesis import SpokenTask
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +31,10 @@ ENCODED_BYTES_PER_S: Final = 16_000
 INTAKE_S: Final = 30
 """Seconds of PCM (16 bits, at the task's rate) that wait for the service; above that the reader
 pauses, and the client finds its socket full."""
+
+
+Command = Feed | FinishAudio | Configure | Say | FlushText | FinishText
+"""What a session asks of the running service task."""
 
 
 class Driver(Protocol):
@@ -130,8 +136,8 @@ class Job:
     async def _work(self) -> None:
         raise NotImplementedError
 
-    def take(self, command: Feed | FinishAudio | Configure) -> None:
-        """A command for the service; only recognition has any."""
+    def take(self, command: Command) -> None:
+        """A command for the service; a text that came whole has none."""
 
     @property
     def is_full(self) -> bool:
@@ -158,9 +164,10 @@ class RecognitionJob(Job):
         self._bad_audio: SpeechError | None = None
         self._over = False
 
-    def take(self, command: Feed | FinishAudio | Configure) -> None:
+    def take(self, command: Command) -> None:
         if self._over or self._abandoned or self._bad_audio is not None:
             return
+        assert isinstance(command, Feed | FinishAudio | Configure)
         task = None if self._intake else self._recognition
         if isinstance(command, Feed) and task is not None and task.takes(command.data):
             try:
@@ -226,22 +233,77 @@ class RecognitionJob(Job):
             await self._filled.wait()
 
 
-class SynthesisJob(Job):
-    """Passes a synthesis' audio to the session."""
+class SpeakingJob(Job):
+    """Passes a synthesis' audio and events to the session."""
 
     def __init__(self, driver: Driver, request: SynthesisRequest) -> None:
         super().__init__(driver)
         self._request = request
+
+    async def _pass_on(self, parts: AsyncGenerator[bytes | SpeechEvent, None]) -> None:
+        session, now = self._driver.session, self._driver.now
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                if isinstance(part, bytes):
+                    await self.report(session.audio(part, now()))
+                else:
+                    await self.report(session.speech(part, now()))
+
+
+class SynthesisJob(SpeakingJob):
+    """Speaks a text that came whole."""
 
     async def _work(self) -> None:
         session, now = self._driver.session, self._driver.now
         service = self._driver.doors.synthesis
         service.check(self._request)
         await self.report(session.opened(now()))
-        async with contextlib.aclosing(service.speak(self._request)) as pieces:
-            async for piece in pieces:
-                await self.report(session.audio(piece, now()))
+        await self._pass_on(service.tell(self._request))
         await self.report(session.finished(now()))
+
+
+class TextStreamJob(SpeakingJob):
+    """Speaks a text that comes in pieces. What comes before the service has granted the task waits
+    here; the session bounds it, since it bounds the text."""
+
+    def __init__(self, driver: Driver, request: SynthesisRequest) -> None:
+        super().__init__(driver, request)
+        self._speech: SpokenTask | None = None
+        self._intake: deque[Say | FlushText | FinishText] = deque()
+        self._over = False
+
+    def take(self, command: Command) -> None:
+        if self._over or self._abandoned:
+            return
+        assert isinstance(command, Say | FlushText | FinishText)
+        if self._speech is not None:
+            _speak(self._speech, command)
+        elif not self._intake or command != self._intake[-1] or isinstance(command, Say):
+            # A second flush without text in between means nothing, and must not take memory.
+            self._intake.append(command)
+
+    async def _work(self) -> None:
+        session, now = self._driver.session, self._driver.now
+        try:
+            async with self._driver.doors.synthesis.open(self._request) as speech:
+                await self.report(session.opened(now()))
+                self._speech = speech
+                while self._intake:
+                    _speak(speech, self._intake.popleft())
+                await self._pass_on(speech.events())
+            await self.report(session.finished(now()))
+        finally:
+            self._over = True
+
+
+def _speak(speech: SpokenTask, command: Say | FlushText | FinishText) -> None:
+    match command:
+        case Say(text):
+            speech.say(text)
+        case FlushText():
+            speech.flush()
+        case FinishText():
+            speech.finish()
 
 
 def _cost(command: Feed | FinishAudio | Configure) -> int:

@@ -38,9 +38,10 @@ from starlette.types import Send as SendMessage
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.api.auth import credentials
+from app.api.connections import PINGED
 from app.api.doors import Doors
 from app.api.errors import deny_handshake, deny_overload
-from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob
+from app.api.nls_jobs import Job, RecognitionJob, SynthesisJob, TextStreamJob
 from app.core import metrics
 from app.core.errors import AccessDenied, TooManyConnections
 from app.core.logs import log_ids
@@ -51,9 +52,13 @@ from app.nls.outputs import (
     Configure,
     Feed,
     FinishAudio,
+    FinishText,
+    FlushText,
     OpenRecognition,
     OpenSynthesis,
+    OpenTextStream,
     Output,
+    Say,
     Send,
     SendAudio,
 )
@@ -164,6 +169,7 @@ class _Driver:
             new_id=lambda: f"{random.getrandbits(128):032x}",  # names messages, protects nothing
             limits=SessionLimits(
                 max_text_chars=doors.limits.max_text_chars,
+                max_long_text_chars=doors.limits.max_long_text_chars,
                 max_recognizer_audio_ms=doors.limits.max_audio_ms,
                 idle_timeout_s=doors.limits.idle_timeout_s,
                 recognition_formats=doors.recognition_formats,
@@ -187,6 +193,8 @@ class _Driver:
     async def run(self) -> None:
         """Serve the connection until either side ends it."""
         metrics.CONNECTIONS.inc()
+        state = self._websocket.scope.setdefault("state", {})
+        state[PINGED] = self._pinged
         try:
             async with self._group:
                 self._arm(_LOOK_S)
@@ -207,6 +215,7 @@ class _Driver:
                 await self._websocket.close(1011)
         finally:
             metrics.CONNECTIONS.dec()
+            del state[PINGED]  # it refers to this driver, which refers to the state
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -226,6 +235,10 @@ class _Driver:
     def cut_off(self) -> None:
         """See ``drain.py``."""
         self._context.run(self.apply, self.session.cut_off(self.now()))
+
+    def _pinged(self) -> None:
+        """The client has sent a ping, which is answered already."""
+        self.session.ping(self.now())
 
     async def _read(self) -> None:
         for count in itertools.count(1):
@@ -254,7 +267,7 @@ class _Driver:
         """Carry out what the session answered."""
         for output in outputs:
             match output:
-                case Feed() | FinishAudio() | Configure():
+                case Feed() | FinishAudio() | Configure() | Say() | FlushText() | FinishText():
                     if self._job is not None:
                         self._job.take(output)
                 case Send() | SendAudio() | Close():
@@ -263,6 +276,8 @@ class _Driver:
                     self._start(RecognitionJob(self, request))
                 case OpenSynthesis(request):
                     self._start(SynthesisJob(self, request))
+                case OpenTextStream(request):
+                    self._start(TextStreamJob(self, request))
                 case Abandon():
                     if self._job is not None:
                         self._job.abandon()

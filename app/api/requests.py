@@ -25,7 +25,7 @@ _QUIET_PATHS: Final = frozenset(
 _LONGEST_LOGGED_PATH: Final = 200
 
 
-_TASK_PATHS: Final = frozenset({"/stream/v1/asr", "/stream/v1/tts"})
+_TASK_PATHS: Final = frozenset({"/stream/v1/asr", "/stream/v1/FlashRecognizer", "/stream/v1/tts"})
 """Each request is a task, to be counted; other paths are a client's choice and no label."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -16,20 +17,29 @@ from app.api.concurrency import alongside, watch_disconnect
 from app.api.doors import Doors
 from app.audio.encode import ENCODABLE
 from app.core.errors import SpeechError
-from app.nls.parameters import synthesis_request
+from app.core.project import Project
+from app.nls.parameters import synthesis_request, with_defaults
 
 _LONGEST_BUFFERED = 300
 """Characters. Up to here (the cloud's own limit for this door) the audio is small enough to be
 held back until its length is known; beyond, the client hears it while it is being made."""
 
 _FIELDS = {
-    "text": ("string", "what to say"),
+    "text": ("string", "what to say, or SSML"),
     "voice": ("string", "see /stream/v1/tts/voices; xiaoyun by default"),
     "format": ("string", f"pcm by default; one of {', '.join(ENCODABLE)}"),
     "sample_rate": ("integer", "Hz, 16000 by default"),
     "volume": ("integer", "0 to 100, 50 by default"),
     "speech_rate": ("integer", "-500 to 500, 0 by default"),
     "pitch_rate": ("integer", "-500 to 500, 0 by default"),
+    "prompt": ("string", "how to speak, for engines that take such a thing"),
+    "enable_ssml": ("boolean", "false: a text that looks like SSML is none"),
+    "enable_aigc_tag": (
+        "boolean",
+        "say in the file that a machine made it, where it can hold that",
+    ),
+    "aigc_propagator": ("string", "who passes the file on, for that mark"),
+    "aigc_propagate_id": ("string", "and their number for it"),
     "appkey": ("string", "project"),
     "token": ("string", "instead of the header X-NLS-Token"),
 }
@@ -72,9 +82,9 @@ def router(doors: Doors) -> APIRouter:
     @routes.get("/stream/v1/tts", summary="Speak a text", openapi_extra=_OPENAPI_GET)
     async def speak_query(request: Request) -> Response:
         call = _call(request)
-        admit(request, doors.access)
+        project = admit(request, doors.access)
         appkey = credentials(request).appkey
-        return await _speak(request, dict(request.query_params), appkey, call, doors)
+        return await _speak(request, dict(request.query_params), appkey, project, call, doors)
 
     @routes.post("/stream/v1/tts", summary="Speak a text", openapi_extra=_OPENAPI_POST)
     async def speak_json(request: Request) -> Response:
@@ -86,8 +96,8 @@ def router(doors: Doors) -> APIRouter:
             admit(request, doors.access)
             raise
         presented = credentials(request).or_else(fields.get("token"), fields.get("appkey"))
-        doors.access.check(presented.token, presented.appkey)
-        return await _speak(request, fields, presented.appkey, call, doors)
+        project = doors.access.check(presented.token, presented.appkey)
+        return await _speak(request, fields, presented.appkey, project, call, doors)
 
     return routes
 
@@ -99,15 +109,23 @@ def _call(request: Request) -> Call:
 
 
 async def _speak(
-    request: Request, fields: Mapping[str, object], appkey: str | None, call: Call, doors: Doors
+    request: Request,
+    fields: Mapping[str, object],
+    appkey: str | None,
+    project: Project,
+    call: Call,
+    doors: Doors,
 ) -> Response:
     wanted = synthesis_request(
-        fields,
+        with_defaults(fields, project),
         task_id=call.task_id,
         appkey=appkey or "",
         formats=doors.synthesis_formats,
         max_text_chars=doors.limits.max_text_chars,
+        project=project,
     )
+    # There is nowhere to put them (nls-protocol.md 6.2), so nobody need work them out.
+    wanted = msgspec.structs.replace(wanted, subtitles=False)
     doors.synthesis.check(wanted)
     if len(wanted.text) > _LONGEST_BUFFERED:
         return AudioStream(doors.synthesis.speak(wanted), call.headers, call.task_id)

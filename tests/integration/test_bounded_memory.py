@@ -17,7 +17,8 @@ import pytest
 from app.api.nls_jobs import INTAKE_S
 from app.api.nls_ws import OUTBOX_FRAMES
 from app.core.config import Config
-from app.services.synthesis import MAX_PIECE_BYTES, MAX_SENTENCE_CHARS
+from app.services.encoding import MAX_PIECE_BYTES
+from app.services.passages import MAX_SENTENCE_CHARS
 from app.serving.protocol import AUDIO_IN_CREDIT_S, AUDIO_OUT_CREDIT_S
 from tests.support.gated import Gate, GatedRecognizer, GatedSynthesizer
 from tests.support.held import held_bytes

@@ -280,6 +280,11 @@ async def _load(live: Live) -> None:
         async with httpx.AsyncClient(base_url=live.http, verify=False, timeout=60) as http:
             for answer in (
                 await http.post("/stream/v1/asr", content=speech.tobytes()),
+                await http.post(
+                    "/stream/v1/FlashRecognizer",
+                    params={"format": "pcm", "sample_rate": 8_000},
+                    content=speech.tobytes(),
+                ),
                 await http.get("/stream/v1/tts", params={"text": "room 7", "speech_rate": 100}),
                 await http.post("/stream/v1/tts", json={"text": "1 " * 200, "format": "wav"}),
                 await http.post("/stream/v1/tts", json={"text": "1 " * 200, "format": "opus"}),
@@ -450,5 +455,6 @@ async def _hurried(live: Live) -> None:
             *(client.transcribe(cut(size)) for size in (1_000_000, 64_000, 3_200, 320)),
             *(client.synthesize("a" * 900, sample_rate=48_000) for _ in range(4)),
             http.post("/stream/v1/asr", content=minute),
+            http.post("/stream/v1/FlashRecognizer", params={"format": "pcm"}, content=minute),
             http.post("/stream/v1/tts", json={"text": "b" * 900, "sample_rate": 8_000}),
         )

@@ -472,7 +472,7 @@ async def test_leaving_before_the_task_is_granted(
     async with live_server(tmp_path) as live, nothing_left(live):
         client = await handshake(live)
         # Longer than what a worker may send before somebody reads it.
-        long = {"text": "a" * 100} if namespace == "SpeechSynthesizer" else {}
+        long = {"text": "a" * 100} if STARTS[namespace] == "StartSynthesis" else {}
         await client.text(start(namespace, **long))
         await until(lambda: sum(worker.active for worker in live.workers) == 1)
         await leave(client, how)

@@ -20,7 +20,7 @@ from app.api import rest_asr
 from app.client.errors import NlsTaskFailed
 from app.client.nls import NlsClient, NlsConnection
 from app.core import logs
-from app.core.speech import SynthesisRequest
+from app.core.speech import SpeechEvent, SynthesisRequest
 from app.services.recognition import RecognitionTask
 from app.services.synthesis import SynthesisService
 from tests.support.encoded import encoded
@@ -59,7 +59,7 @@ def noted(task_id: str) -> None:
 def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both services log in all of their steps, on the event loop and in threads."""
     feed, close, events = RecognitionTask.feed, RecognitionTask.close, RecognitionTask.events
-    speak, whole = SynthesisService.speak, SynthesisService.whole
+    tell, whole = SynthesisService.tell, SynthesisService.whole
 
     def talking_feed(task: RecognitionTask, data: bytes) -> None:
         noted(task._request.task_id)
@@ -75,12 +75,12 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.to_thread(noted, task._request.task_id)
             yield event
 
-    async def talking_speak(
+    async def talking_tell(
         service: SynthesisService, request: SynthesisRequest
-    ) -> AsyncGenerator[bytes, None]:
-        async for piece in speak(service, request):
+    ) -> AsyncGenerator[bytes | SpeechEvent, None]:
+        async for part in tell(service, request):
             noted(request.task_id)
-            yield piece
+            yield part
 
     async def talking_whole(service: SynthesisService, request: SynthesisRequest) -> bytes:
         noted(request.task_id)
@@ -90,7 +90,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RecognitionTask, "feed", talking_feed)
     monkeypatch.setattr(RecognitionTask, "close", talking_close)
     monkeypatch.setattr(RecognitionTask, "events", talking_events)
-    monkeypatch.setattr(SynthesisService, "speak", talking_speak)
+    monkeypatch.setattr(SynthesisService, "tell", talking_tell)
 
 
 async def connection(live: Live) -> set[str]:

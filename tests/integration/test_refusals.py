@@ -15,6 +15,7 @@ import structlog
 from app.client.errors import NlsTaskFailed
 from app.client.nls import NlsClient
 from app.core import metrics
+from app.services import rendering
 from app.services import synthesis as synthesis_service
 from app.serving.pool import Pool
 from app.serving.worker.speaking_queue import SpeakingQueue
@@ -96,11 +97,13 @@ async def test_first_audio_includes_the_wait_for_a_worker(
     """The caller waits for that too."""
     now = 0.0
 
-    async def wait_ready(self: Pool, role: str) -> None:
+    async def wait_ready(self: Pool, role: str, model: str = "") -> None:
         nonlocal now
         now += 7.0
 
-    monkeypatch.setattr(synthesis_service, "time", types.SimpleNamespace(monotonic=lambda: now))
+    clock = types.SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(synthesis_service, "time", clock)
+    monkeypatch.setattr(rendering, "time", clock)
     monkeypatch.setattr(Pool, "wait_ready", wait_ready)
     before = metrics.FIRST_AUDIO._sum.get()
     async with live_server(tmp_path, asr=None) as live:

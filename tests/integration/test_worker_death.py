@@ -17,7 +17,7 @@ import pytest
 from app.client.errors import NlsTaskFailed
 from app.client.messages import Event
 from app.client.nls import NlsClient
-from app.services import replay, synthesis
+from app.services import replay, spoken
 from tests.support.live import Live, live_server
 from tests.support.process import counted, serving
 from tests.support.sound import Int16, joined, silence, tone
@@ -174,7 +174,7 @@ async def test_without_any_worker_the_task_fails_with_its_code(
 ) -> None:
     monkeypatch.setattr(replay, "MOVE_TIMEOUT_S", 0.2)
     monkeypatch.setattr("app.serving.pool.READY_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(synthesis, "ACCEPTED_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(spoken, "ACCEPTED_TIMEOUT_S", 0.2)
     async with live_server(tmp_path) as live, NlsClient(live.ws).transcriber() as task:
         await task.send(tone(300).tobytes())
         for worker in live.workers:

@@ -34,15 +34,22 @@ STARTS: Final = {
     "SpeechTranscriber": "StartTranscription",
     "SpeechRecognizer": "StartRecognition",
     "SpeechSynthesizer": "StartSynthesis",
+    "SpeechLongSynthesizer": "StartSynthesis",
+    "FlowingSpeechSynthesizer": "StartSynthesis",
 }
+ONE_TEXT: Final = ("SpeechSynthesizer", "SpeechLongSynthesizer")
+"""Namespaces whose text comes with Start; there is no Stop."""
 STOPS: Final = {
     "SpeechTranscriber": "StopTranscription",
     "SpeechRecognizer": "StopRecognition",
+    "FlowingSpeechSynthesizer": "StopSynthesis",
 }
 COMPLETED: Final = {
     "SpeechTranscriber": "TranscriptionCompleted",
     "SpeechRecognizer": "RecognitionCompleted",
     "SpeechSynthesizer": "SynthesisCompleted",
+    "SpeechLongSynthesizer": "SynthesisCompleted",
+    "FlowingSpeechSynthesizer": "SynthesisCompleted",
 }
 
 ANSWER_TIMEOUT_S: Final = 20.0
@@ -242,8 +249,8 @@ def message(
 
 
 def start(namespace: str = "SpeechTranscriber", **payload: object) -> str:
-    """A start directive; a synthesis speaks ``ab`` unless told otherwise."""
-    if namespace == "SpeechSynthesizer":
+    """A start directive; a text that comes with it is ``ab`` unless told otherwise."""
+    if namespace in ONE_TEXT:
         payload = {"text": "ab", **payload}
     return message(namespace, STARTS[namespace], payload)
 
@@ -323,17 +330,20 @@ async def opened(
 
 async def whole_task(client: RawSocket, namespace: str, **header: Any) -> None:
     """A task from Start to Completed, with its exact result. ``header``: as in :func:`message`."""
-    payload = {"text": "ab"} if namespace == "SpeechSynthesizer" else None
+    payload = {"text": "ab"} if namespace in ONE_TEXT else None
     await client.text(message(namespace, STARTS[namespace], payload, **header))
-    if namespace == "SpeechSynthesizer":
-        size, got = 0, await client.frame()
-        while got.opcode == BINARY:
-            size, got = size + len(got.payload), await client.frame()
-        last = json.loads(got.payload)
-        assert last["header"]["name"] == COMPLETED[namespace], last
-        assert size == 2 * 16_000 * 400 // 1000
+    if namespace in ONE_TEXT:
+        await _whole_speech(client, COMPLETED[namespace])
         return
     await client.expect(STARTS[namespace].replace("Start", "") + "Started")
+    if namespace == "FlowingSpeechSynthesizer":
+        for text in "ab":
+            await client.text(message(namespace, "RunSynthesis", {"text": text}, **header))
+        await client.text(message(namespace, STOPS[namespace], **header))
+        await client.expect("SentenceBegin")
+        await _whole_speech(client, "SentenceEnd")
+        await client.expect(COMPLETED[namespace])
+        return
     await client.audio(tone(300).tobytes())
     await client.text(message(namespace, STOPS[namespace], **header))
     results = [
@@ -342,6 +352,16 @@ async def whole_task(client: RawSocket, namespace: str, **header: Any) -> None:
         if "result" in event.get("payload", {})
     ]
     assert results == ["heard 300 ms"]
+
+
+async def _whole_speech(client: RawSocket, then: str) -> None:
+    """The audio of ``ab``, and the event behind it."""
+    size, got = 0, await client.frame()
+    while got.opcode == BINARY:
+        size, got = size + len(got.payload), await client.frame()
+    last = json.loads(got.payload)
+    assert last["header"]["name"] == then, last
+    assert size == 2 * 16_000 * 400 // 1000
 
 
 @asynccontextmanager

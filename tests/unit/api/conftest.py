@@ -16,7 +16,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from app.access.tokens import AccessPolicy
+from app.access.policy import AccessPolicy
 from app.api.doors import Doors, Limits
 from app.api.server import build_server
 from app.core.errors import SpeechError
@@ -38,8 +38,12 @@ TOKEN = "right-token-0123"
 class FakeTask:
     """Answers ``texts`` as sentences once it was told that no more audio comes."""
 
-    def __init__(self, service: FakeRecognition) -> None:
+    audio_ms = 1_500
+
+    def __init__(self, service: FakeRecognition, channel: int | None) -> None:
         self._service = service
+        self.channels = service.channels
+        self._sentences = service.sentences.get(channel)
         self._finished = asyncio.Event()
 
     @property
@@ -62,21 +66,27 @@ class FakeTask:
             await asyncio.Event().wait()
         if self._service.events_error is not None:
             raise self._service.events_error
-        for text in self._service.texts:
+        said = [SentenceEnded(0, 200, text) for text in self._service.texts]
+        for sentence in said if self._sentences is None else self._sentences:
             yield SentenceBegan(0)
             yield SentenceChanged("not final", 100)
-            yield SentenceEnded(0, 200, text)
+            yield sentence
             yield AudioProcessed(200)
 
 
 @dataclass
 class FakeRecognition:
+    """``sentences``: in place of ``texts``, by the channel that is asked for."""
+
     texts: list[str] = field(default_factory=lambda: ["hello world"])
+    sentences: dict[int | None, list[SentenceEnded]] = field(default_factory=dict)
+    channels: int = 1
     open_error: Exception | None = None
     feed_error: SpeechError | None = None
     events_error: SpeechError | None = None
     hangs: bool = False
     requests: list[RecognitionRequest] = field(default_factory=list)
+    max_file_bytes: int | None = None
     pieces: list[bytes] = field(default_factory=list)
     fed: asyncio.Event = field(default_factory=asyncio.Event)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,12 +97,15 @@ class FakeRecognition:
         return b"".join(self.pieces)
 
     @asynccontextmanager
-    async def open(self, request: RecognitionRequest) -> AsyncIterator[FakeTask]:
+    async def open(
+        self, request: RecognitionRequest, *, max_file_bytes: int | None = None
+    ) -> AsyncIterator[FakeTask]:
         self.requests.append(request)
+        self.max_file_bytes = max_file_bytes
         if self.open_error is not None:
             raise self.open_error
         try:
-            yield FakeTask(self)
+            yield FakeTask(self, request.channel)
         finally:
             self.closed.set()
 
@@ -128,6 +141,8 @@ class FakeSynthesis:
                 await asyncio.Event().wait()
         finally:
             self.closed.set()
+
+    tell = speak  # without any event
 
     async def whole(self, request: SynthesisRequest) -> bytes:
         self.buffered += 1
@@ -177,6 +192,7 @@ class FakePool:
         return [
             SimpleNamespace(
                 name=f"{role}-{index}",
+                model="",
                 role=role,
                 ready=running,
                 engine="embedded" if running else "",

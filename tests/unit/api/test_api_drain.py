@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.access.tokens import AccessPolicy
+from app.access.policy import AccessPolicy
 from app.api import drain as drain_module
 from app.api.doors import Doors
 from app.api.drain import Drain, RequestDoor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -22,6 +23,7 @@ async def test_health(world: Any) -> None:
     assert body["replicas"][1] == {
         "role": "asr",
         "name": "asr-1",
+        "model": "",
         "engine": "embedded",
         "device": "cpu",
         "ready": True,
@@ -108,6 +110,22 @@ async def test_models(world: Any) -> None:
         "asr_model_mode": "all",
     }
     assert (none["models"], none["loaded_count"]) == ([], 0)
+
+
+async def test_each_model_of_the_server_is_listed_by_its_label(world: Any) -> None:
+    own = world.pool.status
+    telephone = [SimpleNamespace(**vars(each)) for each in own("asr")]
+    for each in telephone:
+        each.model = "telephone"
+    telephone[1].ready = False
+    world.pool.status = lambda role: own(role) + (telephone if role == "asr" else [])
+    async with world.client() as client:
+        body = (await client.get("/stream/v1/asr/models")).json()
+        replicas = (await client.get("/health")).json()["replicas"]
+    listed = [(each["id"], each["engine"], each["default"]) for each in body["models"]]
+    assert listed == [("embedded", "embedded", True), ("telephone", "embedded", False)]
+    assert (body["total"], body["loaded_count"]) == (2, 2)
+    assert [each["model"] for each in replicas] == ["", "", "telephone", "telephone", "", ""]
 
 
 async def test_an_engine_without_interim_results_is_not_for_real_time(world: Any) -> None:

@@ -103,7 +103,8 @@ async def test_silence_is_an_empty_result(world: Any) -> None:
         ({"sample_rate": "7999"}, 400, 41010101, "Invalid sample_rate 7999"),
         ({"sample_rate": "fast"}, 400, 40000003, "Invalid sample_rate"),
         ({"enable_punctuation_prediction": "perhaps"}, 400, 40000003, "expected true or false"),
-        ({"audio_address": "http://127.0.0.1/x"}, 400, 40000003, "Invalid audio_address"),
+        ({"audio_address": "http://127.0.0.1/x"}, 400, 40000003, "not on the public internet"),
+        ({"audio_address": "file:///etc/hosts"}, 400, 40000003, "begin with http"),
     ],
 )
 async def test_refuses_bad_parameters_before_a_task_is_opened(

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from app.access.tokens import AccessPolicy
+from app.access.policy import AccessPolicy
 from app.api import connections
 from app.api.auth import credentials
 from app.api.connections import MAX_HEAD_BYTES, single_headers

@@ -202,7 +202,7 @@ class Config(BaseModel):
 
     allow_private_urls: bool = False
     """URLs of audio may lead to private, loopback and link-local addresses; when false such URLs
-    are refused. No request of this version takes a URL."""
+    are refused."""
 
     # --- engines ------------------------------------------------------------------------------
     asr_engine: Annotated[str, BeforeValidator(_lower)] = "auto"

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli import owner
 
 cli = typer.Typer(
     name="funspeech",
@@ -379,3 +380,6 @@ def _models_verify(names: ModelNames = None) -> None:
     from app.cli.models import verify
 
     verify(names or [])
+
+
+owner.add_to(cli)

@@ -123,6 +123,8 @@ def banner(config: configuration.Config, running: Running) -> str:
         lines.append(f"  {names[role]:<12} {engine}" + (f": {notice}" if notice else ""))
         if better := better_engine(config, role, engine):
             lines.append(f"{'':<15}for better {names[role]}: {better}")
+    for label, engine, notice in running.models:
+        lines.append(f"  model {label}: {engine}" + (f": {notice}" if notice else ""))
     lines += ["", "Try it:", *_examples(config, running, base), ""]
     return "\n".join(lines)
 

@@ -611,7 +611,8 @@ def _unknown(names: Mapping[str, str], where: str, *, only_ours: bool) -> list[s
 
 def _open_to_all(config: Config) -> list[str]:
     local = config.host in ("localhost", "::1") or config.host.startswith("127.")
-    if local or config.apptoken is not None or config.appkey is not None:
+    closed = config.require_token or config.apptoken is not None or config.appkey is not None
+    if local or closed:
         return []
     return [
         f"HOST={config.host} without APPTOKEN or APPKEY: anyone who can reach this machine can "

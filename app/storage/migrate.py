@@ -80,12 +80,12 @@ def _upgrade(connection: Connection) -> None:
     version = _read_version(connection)
     if version == HEAD:
         return
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it writes while it is imported
     # Takes a tenth of a second, and is needed once in the life of a database.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:

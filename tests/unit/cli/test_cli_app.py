@@ -15,7 +15,18 @@ import app
 from app import cli as package
 from app.cli import cli, main
 
-HEAVY = {"fastapi", "numpy", "rich", "pydantic", "websockets", "httpx", "asyncio"}
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "fastapi",
+    "httpx",
+    "numpy",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "websockets",
+}
+OF_THE_OWNER = ("project", "vocab", "token", "key", "usage", "cert")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,12 +49,15 @@ def test_python_m_app_is_the_command() -> None:
 def test_help_names_every_command() -> None:
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
-    for command in ("serve", "transcribe", "say", "levels", "voices", "doctor"):
+    for command in ("serve", "transcribe", "say", "levels", "voices", "doctor", *OF_THE_OWNER):
         assert f"  {command} " in result.output
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["transcribe"], ["say"], ["levels"], ["voices"], ["doctor"]]
+    "command",
+    [[], ["serve"], ["transcribe"], ["say"], ["levels"], ["voices"], ["doctor"]]
+    + [[name] for name in OF_THE_OWNER]
+    + [["project", "create"], ["vocab", "set"], ["token", "revoke"], ["key", "list"]],
 )
 def test_h_is_help(command: list[str]) -> None:
     short, long = (CliRunner().invoke(cli, [*command, option]) for option in ("-h", "--help"))

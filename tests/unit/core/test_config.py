@@ -286,6 +286,7 @@ def test_open_server_warns(host: str) -> None:
     assert "set APPTOKEN" in read({"HOST": host}).warnings[0]
     assert read({"HOST": host, "APPTOKEN": "x"}).warnings == ()
     assert read({"HOST": host, "APPKEY": "x"}).warnings == ()
+    assert read({"HOST": host, "REQUIRE_TOKEN": "true"}).warnings == ()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

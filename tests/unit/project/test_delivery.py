@@ -181,6 +181,8 @@ def test_the_readmes_tell_how_much_is_downloaded(name: str) -> None:
         "docs/funasr-engine.md",
         "docs/metrics.md",
         "docs/models.md",
+        "docs/projects.md",
+        "docs/projects.zh.md",
         "docs/models.zh.md",
         "docs/operations.md",
         "docs/operations.zh.md",

@@ -13,7 +13,7 @@ FUNASR_VENV := .venv-funasr
 # make test TORCH="torch==2.13.0 --index-url …" (see the installation page of PyTorch).
 TORCH ?= torch==2.13.0
 # The tests of a whole server run a second time, with two API processes.
-SERVER_TESTS := tests/integration tests/compat
+SERVER_TESTS := tests/integration tests/compat tests/conformance
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 # Python 3.11 first: every engine has a wheel for it. Override with "make run PYTHON=…".
 FIND_PYTHON = for python in $(PYTHON) python3.11 python3.13 python3 python3.12 python3.14; do \

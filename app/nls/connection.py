@@ -35,6 +35,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from app.core.errors import Draining, InvalidRequest, Overloaded, SpeechError
 from app.core.project import DEFAULT_PROJECT, Project
 from app.core.speech import AudioProcessed, RecognitionEvent, SpeechEvent
@@ -129,7 +131,7 @@ class Connection:
         self._touched_at = self._text_at = now
         task_id = ""
         try:
-            request = decode(data)
+            request = self._addressed(decode(data))
             task_id = request.task_id
             request.check_ids()
             return self._dispatch(request, now)
@@ -221,6 +223,14 @@ class Connection:
         return self._fail(ShuttingDown()) if self._active else self.drain(now)
 
     # Inside
+
+    def _addressed(self, request: Request) -> Request:
+        """xiaozhi stops a recognition without a task id: the running task is meant."""
+        task = self._active
+        if task is None or request.header.task_id or request.directive not in task.DIRECTIVES:
+            return request
+        header = msgspec.structs.replace(request.header, task_id=task.task_id)
+        return msgspec.structs.replace(request, header=header)
 
     def _dispatch(self, request: Request, now: float) -> list[Output]:
         namespace = request.header.namespace or ""

@@ -85,6 +85,20 @@ async def test_it_gets_every_format(tmp_path: Path, format: str) -> None:
     assert abs(main_frequency(audio[rate // 4 : -rate // 4], rate) - 280) < 2
 
 
+async def test_it_synthesises_a_long_text(tmp_path: Path) -> None:
+    """In the namespace of its own, and with subtitles."""
+    text = "今天天气很好。" * 200
+    async with live_server(tmp_path) as live:
+        code, events, errors = await node("synthesize-long", live.ws, "any", text)
+    assert (code, errors) == (0, "")
+    assert events[-1] == {"event": "audio", "bytes": 44 + len(text) * 6_400}
+    headers = [event["message"]["header"] for event in events[:-1]]
+    assert {header["namespace"] for header in headers} == {"SpeechLongSynthesizer"}
+    subtitles = [entry for meta in named(events, "meta") for entry in meta["subtitles"]]
+    assert "".join(entry["text"] for entry in subtitles) == text
+    assert [event["event"] for event in events[-2:]] == ["completed", "audio"]
+
+
 async def test_a_wrong_token_is_refused_at_the_handshake(tmp_path: Path) -> None:
     async with live_server(tmp_path, apptoken="right-token") as live:
         code, events, errors = await node("synthesize", live.ws, "wrong-token-123", "hello")

@@ -1,6 +1,6 @@
 // Drives the official Node SDK and prints what it reported, one JSON line per event.
 // Usage: node session.cjs transcribe|recognize URL TOKEN PCM_FILE
-//        node session.cjs synthesize URL TOKEN TEXT [FORMAT FILE]
+//        node session.cjs synthesize|synthesize-long URL TOKEN TEXT [FORMAT FILE]
 "use strict"
 
 const fs = require("fs")
@@ -32,13 +32,13 @@ async function recognise(task, events) {
   await task.close()
 }
 
-async function synthesise(task) {
+async function synthesise(task, more) {
   const pieces = []
   report(task, ["meta", "completed", "failed"])
   task.on("data", (data) => { pieces.push(Buffer.from(data)) })
   const params = task.defaultStartParams("xiaoyun")
   if (format) params.format = format
-  await task.start({ ...params, text: argument }, true, 6000)
+  await task.start({ ...params, ...more, text: argument }, true, 6000)
   const audio = Buffer.concat(pieces)
   if (file) fs.writeFileSync(file, audio)
   console.log(JSON.stringify({ event: "audio", bytes: audio.length }))
@@ -51,6 +51,8 @@ const modes = {
   recognize: () => recognise(
     new Nls.SpeechRecognition(config), ["started", "changed", "completed", "failed"]),
   synthesize: () => synthesise(new Nls.SpeechSynthesizer(config)),
+  "synthesize-long": () => synthesise(
+    new Nls.SpeechSynthesizer(config, true), { enable_subtitle: true }),
 }
 
 modes[mode]().then(() => process.exit(0), (error) => {

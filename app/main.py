@@ -31,6 +31,8 @@ from app.api.server import build_server
 from app.core import logs
 from app.core import metrics as figures
 from app.core.config import Config
+from app.jobs.runner import Runner
+from app.jobs.running import running_jobs
 from app.services.fetch import FetchLimits
 from app.services.recognition import RecognitionService
 from app.services.synthesis import SynthesisService
@@ -63,6 +65,7 @@ def build_app(
     drain: Drain,
     fetch_folder: Path,
     metrics_directory: Path | None = None,
+    jobs: Runner | None = None,
 ) -> ASGIApp:
     """The ASGI application. The services are started and stopped by the caller."""
     doors = Doors(
@@ -73,6 +76,7 @@ def build_app(
         access=access.policy,
         store=access.store,
         projects=access.projects,
+        jobs=jobs,
         token_s=round(config.token_hours * 3600),
         fetch=FetchLimits(config.max_audio_bytes, FETCH_TIMEOUT_S, config.allow_private_urls),
         fetch_folder=fetch_folder,
@@ -167,17 +171,24 @@ async def running_app(
             pool, voices, config.inference_threads(), lease=lease, account=access.ledger.record
         )
         try:
-            yield build_app(
-                config,
-                pool,
+            async with running_jobs(
+                access.store,
                 recognition,
-                synthesis,
-                voices,
-                access,
-                drain,
                 fetch_folder,
-                metrics_directory,
-            )
+                allow_private_urls=config.allow_private_urls,
+            ) as jobs:
+                yield build_app(
+                    config,
+                    pool,
+                    recognition,
+                    synthesis,
+                    voices,
+                    access,
+                    drain,
+                    fetch_folder,
+                    metrics_directory,
+                    jobs,
+                )
         finally:
             synthesis.close()
 

@@ -66,11 +66,18 @@ class AccessPolicy:
                 raise AppkeyMismatch
         elif self.appkey:
             self._check_appkey(appkey, snapshot)
-        project = snapshot.project_of(appkey or DEFAULT_APPKEY)
-        if not project.enabled:
-            raise UnknownAppkey
-        self._check_quota(project)
-        return project
+        return self._project(appkey or DEFAULT_APPKEY, snapshot)
+
+    def check_signed(self, appkey: str, key_appkey: str | None) -> Project:
+        """Check the appkey of a call that is signed with an access key, which stands for a token.
+        ``key_appkey``: the only one that the key is for; None: any.
+
+        Raises:
+            AppkeyMismatch, UnknownAppkey, DailyQuotaUsed: as :meth:`check`.
+        """
+        if key_appkey not in (None, appkey):
+            raise AppkeyMismatch("The access key is not for this appkey!")
+        return self._project(appkey, self.projects())
 
     def check_handshake(self, token: str | None, *, token_in_message: bool) -> None:
         """Check a WebSocket handshake, which carries no appkey (nls-protocol.md 1.2).
@@ -112,6 +119,13 @@ class AccessPolicy:
         is_a_projects = appkey in snapshot.projects and appkey != DEFAULT_APPKEY
         if not is_a_projects and not _equal(appkey, self.appkey or ""):
             raise AccessDenied(f"The appkey '{mask(appkey)}' is invalid!")
+
+    def _project(self, appkey: str, snapshot: Snapshot) -> Project:
+        project = snapshot.project_of(appkey)
+        if not project.enabled:
+            raise UnknownAppkey
+        self._check_quota(project)
+        return project
 
     def _check_quota(self, project: Project) -> None:
         if not project.daily_audio_s and not project.daily_characters:

@@ -89,6 +89,11 @@ class Store:
         """Which database this is, in a form that may be shown."""
         return database_name(self._engine.url.render_as_string())
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """The connection, for what else is kept in the same database."""
+        return self._engine
+
     # What API processes hold
 
     async def revision(self) -> int:

@@ -21,6 +21,7 @@ from app.services.fetch import FetchLimits
 if TYPE_CHECKING:
     from app.access.projects import Projects
     from app.access.store import Store
+    from app.jobs.runner import Runner
     from app.services.recognition import RecognitionService
     from app.services.synthesis import SynthesisService
     from app.serving.pool import Pool
@@ -73,9 +74,9 @@ class Doors:
     get; names in lower case. ``drain``: whether this process is about to end.
     ``metrics_directory``: of all processes' figures; None for this one's only.
     ``store`` and ``projects``: for what is changed in the database by HTTP; None where there is no
-    database. ``token_s``: how long a token of CreateToken is valid, in seconds. ``fetch``: what a
-    URL of one REST recognition may cost; ``fetch_folder``: where the file lies meanwhile;
-    ``fetches``: hold it while there is one.
+    database. ``jobs``: None where none are run. ``token_s``: how long a token of CreateToken is
+    valid, in seconds. ``fetch``: what a URL of one REST recognition may cost; ``fetch_folder``:
+    where the file lies meanwhile; ``fetches``: hold it while there is one.
     """
 
     recognition: RecognitionService
@@ -94,6 +95,7 @@ class Doors:
     metrics_directory: Path | None = None
     store: Store | None = None
     projects: Projects | None = None
+    jobs: Runner | None = None
     token_s: int = 86_400
     fetch: FetchLimits = FETCH_LIMITS
     fetch_folder: Path = Path(tempfile.gettempdir())

@@ -1,5 +1,5 @@
-"""The signed calls of Alibaba's open API (nls-protocol.md 7): CreateToken, and those for hotword
-vocabularies.
+"""The signed calls of Alibaba's open API (nls-protocol.md 7): CreateToken, those for hotword
+vocabularies, and those for the transcription of recordings.
 
 A request for ``/`` with ``Action`` is such a call; without it, ``/`` is the index. Neither keys nor
 signatures are ever logged.
@@ -16,9 +16,10 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 import structlog
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from app.access.rows import KeyRow
@@ -28,8 +29,9 @@ from app.api.body import chunks
 from app.api.calls import Call, call_of
 from app.api.doors import Doors
 from app.api.pop_calls import Action, PopCall
+from app.api.pop_transcription import TRANSCRIPTION_ACTIONS
 from app.api.pop_vocabularies import VOCABULARY_ACTIONS
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, Overloaded
 from app.nls import pop
 from app.nls.pop import Nonces, PopError, RoaRequest, RpcRequest
 from app.nls.status import ProtocolError
@@ -53,7 +55,7 @@ async def create_token(call: PopCall) -> dict[str, object]:
 
 
 ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
-    {"CreateToken": create_token, **VOCABULARY_ACTIONS}
+    {"CreateToken": create_token, **VOCABULARY_ACTIONS, **TRANSCRIPTION_ACTIONS}
 )
 
 
@@ -69,7 +71,7 @@ def router(doors: Doors) -> APIRouter:
         return await door.answer(request)
 
     @routes.post("/", tags=["tokens"], summary="A signed call of the open API")
-    async def post(request: Request) -> JSONResponse:
+    async def post(request: Request) -> Response:
         return await door.answer(request)
 
     # Other SDKs than Java's name a version here, and sign as if they had asked for "/".
@@ -80,7 +82,7 @@ def router(doors: Doors) -> APIRouter:
         summary="CreateToken of the Java and C++ SDKs",
         include_in_schema=False,
     )
-    async def tokens(request: Request, version: str) -> JSONResponse:
+    async def tokens(request: Request, version: str) -> Response:
         return await door.answer(request)
 
     return routes
@@ -91,7 +93,7 @@ class _PopDoor:
         self._doors = doors
         self._nonces = Nonces()
 
-    async def answer(self, request: Request) -> JSONResponse:
+    async def answer(self, request: Request) -> Response:
         """Check the signature and do what is asked.
 
         Raises:
@@ -100,18 +102,21 @@ class _PopDoor:
         call = call_of(request.scope)
         request_id = str(uuid.UUID(call.task_id)).upper()
         try:
-            return JSONResponse(await self._serve(request, call, request_id))
+            return _answer(await self._serve(request, call, request_id), 200)
         except PopError as error:
             refusal = error
         except InvalidRequest as error:
             refusal = pop.invalid(error.text)
+        except Overloaded as error:
+            call.reason = error.reason
+            refusal = PopError("Throttling.User", 429, error.text)
         except ProtocolError as error:  # the body is too large or too slow
             refusal = PopError("InvalidParameter", error.status.http_status, error.text)
         except StorageError as error:
             log.error("a signed call was not served", error=str(error), task_id=call.task_id)
             refusal = PopError("ServiceUnavailable", 503, "Try again later.")
         call.details["refused"] = refusal.code
-        return JSONResponse(pop.error_answer(request_id, refusal), refusal.http_status)
+        return _answer(pop.error_answer(request_id, refusal), refusal.http_status)
 
     async def _serve(self, request: Request, call: Call, request_id: str) -> dict[str, object]:
         headers, path = _headers(request), request.scope["path"]
@@ -142,6 +147,9 @@ class _PopDoor:
                 store=store,
                 projects=projects,
                 token_s=self._doors.token_s,
+                access=self._doors.access,
+                jobs=self._doors.jobs,
+                draining=self._doors.drain.refusing,
             )
         )
 
@@ -154,6 +162,11 @@ class _PopDoor:
                 async for piece in pieces:
                     form += piece
         return await asyncio.to_thread(_merged, request.scope["query_string"], bytes(form))
+
+
+def _answer(body: Mapping[str, object], http_status: int) -> Response:
+    # Not JSONResponse, whose encoder would hold up the event loop for a long transcription.
+    return Response(msgspec.json.encode(body), http_status, media_type="application/json")
 
 
 async def _key(store: Store, key_id: str) -> KeyRow | None:

@@ -19,20 +19,20 @@ from app.api.body import chunks
 from app.api.calls import Call, call_of
 from app.api.concurrency import alongside, watch_disconnect
 from app.api.doors import Doors
-from app.core.errors import InvalidRequest, UnsupportedFormat
+from app.core.errors import UnsupportedFormat
 from app.core.project import Project
 from app.core.speech import RecognitionRequest
 from app.nls.parameters import (
     Values,
     boolean,
     given,
-    integer,
     recognition_request,
     string,
     with_defaults,
 )
+from app.nls.recordings import Channels, channels, punctuation_marks, sentence_max_length
 from app.nls.status import FLASH_NO_VALID_AUDIO, SUCCESS, ProtocolError
-from app.services.files import ChannelsHeard, FileSentence, Transcript, recognise_file
+from app.services.files import FileSentence, Transcript, recognise_file
 from app.services.spool import Spool
 from app.text.captions import Caption, CaptionWord, captions
 
@@ -45,14 +45,6 @@ UPLOAD_TIMEOUT_S: Final = 900.0
 
 FETCH_TIMEOUT_S: Final = 300.0
 """For a recording that is fetched: 100 MB at 3 Mbit/s."""
-
-TELEPHONE_RATE: Final = 8_000
-"""Hz. What is called so is a call, with a speaker in each channel."""
-
-MIN_SENTENCE_CHARS, MAX_SENTENCE_CHARS = 4, 50
-
-MAX_MARKS: Final = 64
-"""Of ``punctuation_mark``; there are not so many."""
 
 _OPENAPI: dict[str, Any] = {
     "parameters": [
@@ -86,7 +78,7 @@ class _Wanted:
     """What a request asks for. ``marks``, ``max_chars``: how sentences are cut."""
 
     request: RecognitionRequest
-    channels: ChannelsHeard
+    channels: Channels
     words: bool
     marks: str
     max_chars: int | None
@@ -148,7 +140,7 @@ def _wanted(query: Values, request: Request, project: Project, doors: Doors) -> 
         project=project,
     )
     words = boolean(query, "enable_word_level_result", False)
-    marks, max_chars = _marks(query), _max_chars(query)
+    marks, max_chars = punctuation_marks(query), sentence_max_length(query)
     options = msgspec.structs.replace(
         asked.options,
         partials=False,
@@ -160,32 +152,12 @@ def _wanted(query: Values, request: Request, project: Project, doors: Doors) -> 
     return _Wanted(
         # A file is what somebody chose to send, however quiet; the gate is for live microphones.
         msgspec.structs.replace(asked, options=options, near_field_gate=False, progress=False),
-        _channels(query, asked.sample_rate),
+        channels(query, asked.sample_rate),
         words,
         marks,
         max_chars,
         string(query, "audio_address", ""),
     )
-
-
-def _channels(query: Values, sample_rate: int) -> ChannelsHeard:
-    if given(query, "first_channel_only"):
-        return "first" if boolean(query, "first_channel_only", False) else "each"
-    return "each" if sample_rate == TELEPHONE_RATE else "mixed"
-
-
-def _marks(query: Values) -> str:
-    marks = string(query, "punctuation_mark", "")
-    if len(marks) > MAX_MARKS:
-        raise InvalidRequest(f"Invalid punctuation_mark: at most {MAX_MARKS} are accepted!")
-    return marks
-
-
-def _max_chars(query: Values) -> int | None:
-    if not given(query, "sentence_max_length"):
-        return None
-    asked = integer(query, "sentence_max_length", MAX_SENTENCE_CHARS)
-    return min(max(asked, MIN_SENTENCE_CHARS), MAX_SENTENCE_CHARS)
 
 
 @asynccontextmanager

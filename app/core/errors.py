@@ -7,7 +7,12 @@
     │   ├── UnknownVoice
     │   ├── NotOffered               this server has no engine for it
     │   ├── UnsupportedFormat
-    │   └── UnsupportedSampleRate
+    │   ├── UnsupportedSampleRate
+    │   ├── UnfitUrl                 a URL that is never asked for
+    │   └── FetchFailed              a URL that gives nothing
+    │       ├── FileNotFound
+    │       ├── FileForbidden
+    │       └── FileHostFailed
     ├── BadAudio                     the audio cannot be decoded
     │   └── AudioTooLong
     ├── AccessDenied                 token or appkey missing or wrong
@@ -89,6 +94,30 @@ class UnsupportedSampleRate(InvalidRequest):
     """The sample rate is outside what can be converted."""
 
     default_text = "This sample rate is not supported."
+
+
+class UnfitUrl(InvalidRequest):
+    """What should be a URL of audio is none, or leads where this server does not go."""
+
+    default_text = "The audio URL is not valid."
+
+
+class FetchFailed(InvalidRequest):
+    """A URL of audio gives none."""
+
+    default_text = "The audio URL cannot be fetched."
+
+
+class FileNotFound(FetchFailed):
+    """Its host does not have the file (404)."""
+
+
+class FileForbidden(FetchFailed):
+    """Its host has the file for others only (401, 403)."""
+
+
+class FileHostFailed(FetchFailed):
+    """Its host has failed (5xx)."""
 
 
 class BadAudio(SpeechError):

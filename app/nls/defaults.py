@@ -46,9 +46,16 @@ _OF_REQUESTS: Final = frozenset(
 """What ``recognition_request`` and ``synthesis_request`` read."""
 
 _BOOLEANS: Final = frozenset(
-    {"enable_voice_detection", "enable_word_level_result", "first_channel_only"}
+    {
+        "enable_disfluency",
+        "enable_voice_detection",
+        "enable_word_level_result",
+        "first_channel_only",
+    }
 )
-_INTEGERS: Final = frozenset({"max_end_silence", "max_start_silence", "sentence_max_length"})
+_INTEGERS: Final = frozenset(
+    {"max_end_silence", "max_single_segment_time", "max_start_silence", "sentence_max_length"}
+)
 _STRINGS: Final = frozenset({"punctuation_mark"})
 """What single namespaces and doors read besides."""
 

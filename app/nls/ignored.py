@@ -1,7 +1,7 @@
 """Parameters that are taken with any value and have no effect, and why.
 
-Everything else that nls-protocol.md 2.1, 3.1, 4.1, 5.1 and 6.1 to 6.3 name is honoured. Parameters
-that no table names are ignored, too; they are not listed.
+Everything else that nls-protocol.md 2.1, 3.1, 4.1, 5.1, 6.1 to 6.3 and 6.5 name is honoured.
+Parameters that no table names are ignored, too; they are not listed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Final
 
 _NO_PHONEMES: Final = "no engine tells when a phoneme is heard"
+_NO_SPEAKERS: Final = "no engine tells speakers apart; those of a call have channels of their own"
+_NO_CALLBACK: Final = "the result is fetched by GetTaskResult"
 
 IGNORED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
@@ -43,6 +45,19 @@ IGNORED: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "/stream/v1/FlashRecognizer": {
             "enable_timestamp_alignment": "times are those of the engine",
         },
+        "SubmitTask": {
+            "auto_split": _NO_SPEAKERS,
+            "callback_url": _NO_CALLBACK,
+            "class_vocabulary_id": "no engine has classes of names: see vocabulary_id",
+            "enable_callback": _NO_CALLBACK,
+            "enable_sample_rate_adaptive": "any sample rate is taken",
+            "enable_semantic_sentence_detection": "sentences end at pauses: see max_end_silence",
+            "enable_timestamp_alignment": "times are those of the engine",
+            "speaker_num": _NO_SPEAKERS,
+            "supervise_type": _NO_SPEAKERS,
+            "valid_times": "all of the recording is transcribed; each sentence has its times",
+            "version": "both versions have the same answers; only their callbacks differ",
+        },
     }
 )
-"""By namespace or path, then by name."""
+"""By namespace, path or action, then by name."""

@@ -21,7 +21,15 @@ import httpx
 import structlog
 
 from app import __version__
-from app.core.errors import AudioTooLong, InvalidRequest
+from app.core.errors import (
+    AudioTooLong,
+    FetchFailed,
+    FileForbidden,
+    FileHostFailed,
+    FileNotFound,
+    InvalidRequest,
+    UnfitUrl,
+)
 from app.services import public_hosts
 from app.services.temporary_file import TemporaryFile
 
@@ -60,8 +68,9 @@ async def fetch(
     credential is sent.
 
     Raises:
-        InvalidRequest: the URL is not fit, leads to a host that is not public, or could not be
-            fetched in time. The text repeats nothing of what was received.
+        UnfitUrl: the URL is not fit, or leads to a host that is not public.
+        FetchFailed: it could not be fetched, or not in time. The text of either repeats nothing of
+            what was received.
         AudioTooLong: more than ``limits.max_bytes``.
         OSError: the file could not be written.
     """
@@ -83,8 +92,12 @@ async def fetch(
         await file.remove()
 
 
-def _failure(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"The audio URL cannot be fetched: {reason}")
+def _failure(reason: str, cls: type[InvalidRequest] = FetchFailed) -> InvalidRequest:
+    return cls(f"The audio URL cannot be fetched: {reason}")
+
+
+def _unfit(reason: str) -> InvalidRequest:
+    return _failure(reason, UnfitUrl)
 
 
 def _checked(url: str) -> httpx.URL:
@@ -93,13 +106,13 @@ def _checked(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
         host = parsed.host  # decoded only now
     except (httpx.InvalidURL, ValueError):  # a UnicodeError is a ValueError
-        raise _failure("it is not a valid URL.") from None
+        raise _unfit("it is not a valid URL.") from None
     if parsed.scheme not in _PORTS or not host:
-        raise _failure("it must begin with http:// or https:// and name a host.")
+        raise _unfit("it must begin with http:// or https:// and name a host.")
     if parsed.userinfo:
-        raise _failure("it contains a user name; use a URL that works without one.")
+        raise _unfit("it contains a user name; use a URL that works without one.")
     if parsed.port is not None and not 0 < parsed.port < 65_536:
-        raise _failure("its port must be 1 to 65535.")
+        raise _unfit("its port must be 1 to 65535.")
     return parsed
 
 
@@ -173,12 +186,23 @@ async def _ask(
 def _check_answer(response: httpx.Response, limits: FetchLimits) -> None:
     if response.status_code != httpx.codes.OK:
         log.info("audio URL not fetched", status=response.status_code)
-        raise _failure("its host does not have the file, or not for everyone; check the URL.")
+        raise _failure(
+            "its host does not have the file, or not for everyone; check the URL.",
+            _refusal(response.status_code),
+        )
     if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise _failure("its host sends the file compressed, even if asked not to.")
     length = response.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.max_bytes:
         raise _too_long(limits)
+
+
+def _refusal(http_status: int) -> type[InvalidRequest]:
+    if http_status in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+        return FileNotFound
+    if http_status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return FileForbidden
+    return FileHostFailed if http_status >= httpx.codes.INTERNAL_SERVER_ERROR else FetchFailed
 
 
 async def _save(response: httpx.Response, limits: FetchLimits, file: TemporaryFile) -> None:

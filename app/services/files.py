@@ -7,18 +7,20 @@ each as a task of its own, so that a call's two speakers do not talk at the same
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
+from app.audio.loudness import LoudnessMeter
 from app.core.errors import BadAudio
 from app.core.speech import RecognitionRequest, SentenceEnded
 from app.services.alongside import alongside
 
 if TYPE_CHECKING:
-    from app.services.recognition import RecognitionService, RecognitionTask
+    from app.services.recognition import RecognitionTask
 
 ChannelsHeard = Literal["mixed", "first", "each"]
 
@@ -28,12 +30,24 @@ MAX_CHANNELS: Final = 8
 _READ_BYTES: Final = 256 * 1024
 
 
+class Recogniser(Protocol):
+    """Opens tasks: :class:`app.services.recognition.RecognitionService`."""
+
+    def open(
+        self, request: RecognitionRequest, *, max_file_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[RecognitionTask]:
+        """See there."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FileSentence:
-    """What was said in a channel (from 0)."""
+    """What was said in a channel (from 0). ``level_db``: how loud, see
+    :meth:`~app.audio.loudness.LoudnessMeter.level_db`."""
 
     channel: int
     sentence: SentenceEnded
+    level_db: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +66,12 @@ class _Pass:
 
     audio_ms: int
     channels: int
-    sentences: list[SentenceEnded]
+    sentences: list[FileSentence]
     heard_as: dict[str, object]
 
 
 async def recognise_file(
-    recognition: RecognitionService,
+    recognition: Recogniser,
     path: Path,
     request: RecognitionRequest,
     channels: ChannelsHeard,
@@ -78,7 +92,7 @@ async def recognise_file(
     """
     only = None if channels == "mixed" else 0
     first = await _pass(recognition, path, request, only, max_bytes)
-    found = [FileSentence(0, sentence) for sentence in first.sentences]
+    found = first.sentences
     if channels == "each":
         if first.channels > MAX_CHANNELS:
             raise BadAudio(
@@ -87,13 +101,13 @@ async def recognise_file(
             )
         for channel in range(1, first.channels):
             later = await _pass(recognition, path, request, channel, max_bytes)
-            found += [FileSentence(channel, sentence) for sentence in later.sentences]
+            found += later.sentences
     found.sort(key=lambda each: (each.sentence.start_ms, each.channel))
     return Transcript(first.audio_ms, tuple(found), first.heard_as)
 
 
 async def _pass(
-    recognition: RecognitionService,
+    recognition: Recogniser,
     path: Path,
     request: RecognitionRequest,
     channel: int | None,
@@ -101,7 +115,11 @@ async def _pass(
 ) -> _Pass:
     wanted = msgspec.structs.replace(request, channel=channel)
     async with recognition.open(wanted, max_file_bytes=max_bytes) as task:
-        sentences = await alongside(_feed(task, path), _collect(task))
+        meter = task.meter = LoudnessMeter()
+        sentences = [
+            FileSentence(channel or 0, each, meter.level_db(each.start_ms, each.end_ms))
+            for each in await alongside(_feed(task, path), _collect(task))
+        ]
         return _Pass(task.audio_ms, task.channels, sentences, task.heard_as)
 
 

@@ -167,7 +167,7 @@ class PieceScript:
     async def _passages_of(self, text: str) -> Iterator[Passage]:
         if self._request.ssml and may_be_ssml(text, self._request):
             document = await read_ssml(text, self._request, self._resolve)
-            self.characters += len(document.text)
+            self.characters += characters_of(document)
             return passages_of(document, self._resolve)
         if self._request.ssml:
             self.characters += len(text)
@@ -224,6 +224,13 @@ async def read_ssml(text: str, request: SynthesisRequest, resolve: Resolve) -> s
     for voice in {span.manner.voice for span in document.spans}:
         resolve(voice)
     return document
+
+
+def characters_of(document: ssml.Document) -> int:
+    """How many characters SSML has spoken. Its line breaks are not among them: there is one where
+    an element ends a sentence, and none from the client, whose white space is spaces."""
+    text = document.text
+    return len(text) - text.count("\n")
 
 
 def speakable(text: str) -> bool:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from app.core.errors import InvalidRequest
+from app.core.errors import FetchFailed, UnfitUrl
 
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 """The only part of IPv6 that is handed out for the internet (RFC 4291, section 2.4). The
@@ -61,18 +61,19 @@ async def addresses(host: str, port: int, *, allow_private: bool) -> list[str]:
     Cancelling it leaves nothing behind but a thread that ends with the system's own time limit.
 
     Raises:
-        InvalidRequest: there are none, or any of them is not public.
+        FetchFailed: there are none.
+        UnfitUrl: any of them is not public.
     """
     loop = asyncio.get_running_loop()
     try:
         found = await loop.run_in_executor(_LOOKUP_THREADS, look_up, host, port)
     except (OSError, UnicodeError):  # the second: no name at all, such as one with an empty label
-        raise InvalidRequest(
+        raise FetchFailed(
             "The audio URL cannot be fetched: its host name is not known; check the URL."
         ) from None
     # All, not some: which of them a later look-up gives first is up to whoever owns the name.
     if not allow_private and not all(map(is_public, found)):
-        raise InvalidRequest(
+        raise UnfitUrl(
             "The audio URL cannot be fetched: its host is not on the public internet; put the file "
             "on one that is, or send the audio itself."
         )

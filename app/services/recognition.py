@@ -19,6 +19,7 @@ import structlog
 
 from app.audio.decode import check_sample_rate
 from app.audio.gate import NearFieldGate
+from app.audio.loudness import LoudnessMeter
 from app.audio.pcm import Int16
 from app.audio.resample import Resampler
 from app.audio.sniff import Kind, hinted, what_is
@@ -71,6 +72,8 @@ class RecognitionTask:
         self._uncounted_samples = 0
         self._counted_gate = (0, 0, 0)  # passed_ms, gated_ms, openings
         self._finished_at: float | None = None
+        self.meter: LoudnessMeter | None = None
+        """Fed with the audio as it is decoded."""
 
     # The client's bytes
 
@@ -149,6 +152,8 @@ class RecognitionTask:
             if self._kind not in _OPUS:
                 self._handle.tell_source_rate(_source_rate(self._request, sample_rate))
         self._decoded_s += len(samples) / sample_rate
+        if self.meter is not None:
+            self.meter.feed(samples, sample_rate)
         limit_ms = self._request.max_audio_ms
         # A sample's time is no multiple of a millisecond: exactly the limit is not too long.
         if limit_ms is not None and self._decoded_s * 1000 > limit_ms + 0.01:

@@ -27,6 +27,7 @@ from app.services.passages import (
     PieceScript,
     Script,
     WholeScript,
+    characters_of,
     may_be_ssml,
     passages_of,
     plain_passages,
@@ -203,7 +204,8 @@ class SynthesisService:
         if not speakable(document.text):
             raise InvalidText
         passages = passages_of(document, resolve)
-        return _overruled(request, document), WholeScript(passages, len(document.text), began_at)
+        script = WholeScript(passages, characters_of(document), began_at)
+        return _overruled(request, document), script
 
     def _resolve(self, request: SynthesisRequest, name: str) -> Voice:
         """The voice that SSML names, if the request may have it."""

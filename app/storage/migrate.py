@@ -25,7 +25,7 @@ from app.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest migration; a test compares it with the files."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"

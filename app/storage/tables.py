@@ -90,3 +90,23 @@ usage: Final = Table(
     Column("characters", BigInteger, nullable=False),
 )
 """``day``: UTC, ``YYYY-MM-DD``. ``kind``: ``asr`` or ``tts``."""
+
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("appkey", String(256), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("result", Text),
+    Column("error_code", Integer),
+    Column("error_text", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger, index=True),
+    Column("lease_until", BigInteger, index=True),
+    Column("owner", String(32)),
+)
+"""``request`` and ``result``: JSON, in a form that is the kind's own. ``owner`` works on the job,
+or will, until ``lease_until``, which it moves on; both are null once the job has ended."""

@@ -10,7 +10,7 @@ import time
 import uuid
 import wave
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from app.access.rows import KeyRow
-from app.access.store import open_store
+from app.access.store import Store, open_store
 from app.core.config import Config
 from app.nls import pop
 from tests.support.live import live_server
@@ -110,11 +110,16 @@ class Client:
         return {**query, "Signature": signature}
 
 
+def database(folder: Path) -> AbstractAsyncContextManager[Store]:
+    """The server's."""
+    return open_store(Config.model_validate({"data_dir": folder / "data"}))
+
+
 @asynccontextmanager
 async def a_client(folder: Path) -> AsyncIterator[tuple[Client, Site]]:
     async with (
         live_server(folder, tts=None, allow_private_urls=True) as live,
-        open_store(Config.model_validate({"data_dir": folder / "data"})) as store,
+        database(folder) as store,
         httpx.AsyncClient(base_url=live.http, timeout=60) as http,
         a_site() as site,
     ):
@@ -133,6 +138,10 @@ async def test_72_both_spellings_of_the_appkey_and_both_places_of_the_task(tmp_p
                 assert found["StatusCode"] == 21050000
         refused = await client.submit({"file_link": site.url}, "body")
         assert refused["StatusCode"] == 41050014
+    # They count as every task does.
+    async with database(tmp_path) as store:
+        (usage,) = await store.usage("2000-01-01", "2999-12-31")
+    assert (usage.used.tasks, usage.used.failed, usage.used.audio_ms) == (4, 0, 4 * 4_170)
 
 
 async def test_73_the_states_of_a_task(tmp_path: Path) -> None:

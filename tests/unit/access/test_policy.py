@@ -257,3 +257,21 @@ def test_credentials_are_compared_in_constant_time(
             assert given != TOKEN
         assert compared[0] == (given.encode(), TOKEN.encode())
         compared.clear()
+
+
+def test_a_signed_call_needs_no_token() -> None:
+    policy = AccessPolicy(TOKEN, KEY, require_token=True, projects=lambda: SNAPSHOT)
+    assert policy.check_signed("film", None) is policy.check_signed("film", "film") is FILM
+    assert policy.check_signed("unknown", None).name == "all"
+    with pytest.raises(AppkeyMismatch):
+        policy.check_signed("film", "other")
+    with pytest.raises(UnknownAppkey):
+        policy.check_signed("closed", None)
+
+
+def test_a_signed_call_uses_the_quota() -> None:
+    limited = Project(appkey="film", daily_audio_s=10)
+    snapshot = Snapshot(projects={"film": limited})
+    policy = AccessPolicy(None, None, projects=lambda: snapshot, used=lambda appkey: (10, 0))
+    with pytest.raises(DailyQuotaUsed):
+        policy.check_signed("film", None)

@@ -17,6 +17,9 @@ SOURCE = Path(app.__file__).parent
 NO_DEFAULT = {
     "text",  # what the request is about
     "audio_address",
+    "file_link",
+    "appkey",  # whose it is
+    "app_key",
     "vocabulary_id",  # the project's own vocabulary is its default
     "customization_id",
     "session_id",  # of one task

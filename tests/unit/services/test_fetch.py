@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import AudioTooLong, InvalidRequest
+from app.core.errors import (
+    AudioTooLong,
+    FetchFailed,
+    FileForbidden,
+    FileHostFailed,
+    FileNotFound,
+    InvalidRequest,
+    UnfitUrl,
+)
 from app.services import public_hosts
 from app.services.fetch import MAX_REDIRECTS, FetchLimits, fetch
 
@@ -426,6 +434,41 @@ async def test_a_cancelled_fetch_leaves_no_file(site: Site, tmp_path: Path) -> N
 
 
 # --- answers that are none -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("404 Not Found", FileNotFound),
+        ("410 Gone", FileNotFound),
+        ("401 Unauthorized", FileForbidden),
+        ("403 Forbidden", FileForbidden),
+        ("500 Oops", FileHostFailed),
+        ("503 Later", FileHostFailed),
+        ("206 Partial Content", FetchFailed),
+        ("418 Teapot", FetchFailed),
+    ],
+)
+async def test_what_the_host_says_is_told_by_the_class(
+    status: str, error: type[InvalidRequest], site: Site, tmp_path: Path
+) -> None:
+    site.answer = fixed(head(status, "Content-Length: 0"))
+    with pytest.raises(InvalidRequest) as caught:
+        async with fetch(site.url(), limits=LIMITS, folder=tmp_path):
+            pytest.fail("it was fetched")
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("allow_private", [False, True])
+async def test_a_url_that_is_never_asked_for_has_a_class_of_its_own(
+    allow_private: bool, site: Site, tmp_path: Path
+) -> None:
+    limits = FetchLimits(max_bytes=1, timeout_s=10.0, allow_private=allow_private)
+    with pytest.raises(UnfitUrl):
+        async with fetch(
+            "ftp://host/a" if allow_private else site.url(), limits=limits, folder=tmp_path
+        ):
+            pytest.fail("it was fetched")
 
 
 @pytest.mark.parametrize(

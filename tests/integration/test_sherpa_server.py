@@ -133,7 +133,9 @@ async def test_what_clients_get(tmp_path: Path) -> None:
     text = "今天天气你好世界"
     audio = pcm(hummed(text))
     async with serving(tmp_path, **environment(tmp_path)) as server:
-        assert "zipformer, then sense-voice; on the CPU" in server.banner
+        assert (
+            "zipformer (zh), second pass sense-voice, punctuation ct; on the CPU" in server.banner
+        )
         client = NlsClient(server.ws)
         for marks in (False, True):
             for figures in (False, True):
@@ -231,7 +233,7 @@ async def speak_around(
 async def test_whole_sentences_only(tmp_path: Path) -> None:
     settings = environment(tmp_path, ASR_MODEL_MODE="offline")
     async with serving(tmp_path, **settings) as server:
-        assert "sense-voice; on the CPU" in server.banner
+        assert "sense-voice (zh, yue, en, ja, ko), punctuation ct; on the CPU" in server.banner
         assert "zipformer" not in server.banner
         client = NlsClient(server.ws)
         spoken = [said(seed) for seed in range(6)]

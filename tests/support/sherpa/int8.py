@@ -8,6 +8,16 @@ import numpy as np
 import onnx
 
 
+def quantising_inside(path: Path, operator: str) -> None:
+    """Write a model of one of onnxruntime's own operators that find their scale inside. It is for
+    looking at: it has no weights."""
+    make = onnx.helper.make_tensor_value_info
+    x, y = (make(name, onnx.TensorProto.FLOAT, ["N", 16]) for name in "xy")
+    node = onnx.helper.make_node(operator, ["x"], ["y"], domain="com.microsoft")
+    graph = onnx.helper.make_graph([node], "inside", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), str(path))
+
+
 def in_int8(path: Path) -> None:
     """Rewrite a file as onnxruntime's quantize_dynamic does: MatMul by constants becomes
     DynamicQuantizeLinear, MatMulInteger, Cast and Mul."""

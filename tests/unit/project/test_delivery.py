@@ -178,6 +178,8 @@ def test_the_readmes_tell_how_much_is_downloaded(name: str) -> None:
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/benchmarks.md",
+        "docs/compatibility.md",
+        "docs/compatibility.zh.md",
         "docs/funasr-engine.md",
         "docs/metrics.md",
         "docs/models.md",

@@ -51,8 +51,8 @@ BENCHMARKS: Final[dict[str, ModuleType]] = {
 }
 
 ON_REQUEST: Final = frozenset({"asr_batching", "sherpa_batching"})
-"""Run only by name: they take ten minutes and a gigabyte of disk, and engines that not every
-installation has."""
+"""Run only by name: they take ten minutes and more (half an hour with what is measured in full), up
+to 1.5 GB of disk, and engines that not every installation has."""
 
 SINGLE: Final = frozenset({"memory", "startup", "neighbours"}) | ON_REQUEST
 """Run once where others run several times: the second takes medians itself, the others are made

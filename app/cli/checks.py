@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import platform
@@ -11,13 +12,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from app.cli.address import host_and_port, own_tls
-from app.cli.better import better_engine
+from app.cli.better import ROLES, better_engine, choose_engine, program, wanted
 from app.cli.target import served_at
 from app.client.errors import ClientError
 from app.client.rest import RestClient
@@ -27,7 +28,6 @@ from app.core.speech import Role
 from app.engines.models import Model
 from app.engines.registry import (
     ENGINES,
-    choose,
     missing,
     model_files,
     models_folder,
@@ -101,60 +101,91 @@ def check_settings(config: Config) -> Iterator[Finding]:
 def check_engine(config: Config, role: Role) -> Finding:
     """Which engine the settings take for a role, and which are installed."""
     variable, subject = ("ASR_ENGINE", "Recognition") if role == "asr" else ("TTS_ENGINE", "Speech")
-    wanted = config.asr_engine if role == "asr" else config.tts_engine
+    named, _ = wanted(config, role)
     installed = [name for name in ENGINES if missing(name, role) == []]
-    devices = config.asr_devices() if role == "asr" else config.tts_devices()
     try:
-        chosen = choose(wanted, role, config.engine_settings, devices)
+        chosen = choose_engine(config, role)
     except EngineNotUsable as error:
-        remedy = f"install it, or set {variable}=auto" if wanted != "auto" else ""
+        remedy = f"install it, or set {variable}=auto" if named != "auto" else ""
         return Finding("FAIL", subject, str(error), remedy)
-    text = f"{variable}={wanted} takes {chosen}; installed: {', '.join(installed)}"
+    text = f"{variable}={named} takes {chosen}; installed: {', '.join(installed)}"
     better = better_engine(config, role, chosen)
     return Finding("OK", subject, text, f"better: {better}" if better else "")
 
 
 def check_models(config: Config) -> Iterator[Finding]:
     """Whether the models of the engines are here, or can be downloaded."""
-    yield from _check_models(config, "asr", config.asr_engine, config.asr_devices())
-    yield from _check_models(config, "tts", config.tts_engine, config.tts_devices())
+    for role in ROLES:
+        yield from _check_models(config, role)
+    yield from _left_out(config)
 
 
-def _check_models(
-    config: Config, role: Role, wanted: str, devices: Sequence[str]
-) -> Iterator[Finding]:
+def _left_out(config: Config) -> Iterator[Finding]:
+    """Models that are damaged and not needed: the server does without them, and is worse for it."""
+    needed = dict[str, set[str]]()
+    for role in ROLES:
+        with contextlib.suppress(EngineNotUsable):  # the checks before have told
+            engine = choose_engine(config, role)
+            if files := model_files(engine):
+                card = uses_card(wanted(config, role)[1])
+                names = files.needed(config.engine_settings(engine), role, on_card=card)
+                needed.setdefault(engine, set()).update(names)
+    for engine, of_engine in needed.items():
+        if files := model_files(engine):
+            cache = models_folder(config.engine_settings(engine))
+            for name in (each.name for each in files.models() if each.name not in of_engine):
+                verdict = files.inspect(name, cache)
+                if verdict.damaged:
+                    text = f"{name} is damaged and left out: {', '.join(verdict.faults)}"
+                    yield Finding("WARN", "Models", text, f"{program()} models pull {name}")
+
+
+def _check_models(config: Config, role: Role) -> Iterator[Finding]:
     subject = "Models"
     try:
-        engine = choose(wanted, role, config.engine_settings, devices)
-        files, settings = model_files(engine), config.engine_settings(engine)
-        if files is None:
-            return
-        needed = files.needed(settings, role, on_card=uses_card(devices))
+        engine = choose_engine(config, role)
     except EngineNotUsable:
         return  # check_engine has told
-    cache = models_folder(settings)
+    files, settings = model_files(engine), config.engine_settings(engine)
+    if files is None:
+        return
+    try:
+        needed = files.needed(settings, role, on_card=uses_card(wanted(config, role)[1]))
+    except EngineNotUsable as error:
+        yield Finding("FAIL", subject, str(error))
+        return
+    cache, published = models_folder(settings), {model.name: model for model in files.models()}
     found = {name: files.inspect(name, cache) for name in needed}
     for name, verdict in found.items():
-        if verdict.folder is not None and verdict.faults:
+        if verdict.damaged:
+            remedy = f"{program()} models pull {name}" if name in published else ""
             text = f"{name} in {verdict.folder}: {', '.join(verdict.faults)}"
-            yield Finding("FAIL", subject, text, f"funspeech models pull {name}")
-    absent = [name for name, verdict in found.items() if verdict.folder is None]
+            yield Finding("FAIL", subject, text, remedy)
+    absent = [published[name] for name, v in found.items() if v.faults and not v.damaged]
     if absent and config.offline:
-        text = f"not in {cache}, and OFFLINE forbids to download them: {', '.join(absent)}"
-        yield Finding("FAIL", subject, text, "OFFLINE=false funspeech models pull")
+        names = ", ".join(model.name for model in absent)
+        text = f"not in {cache}, and OFFLINE forbids to download them: {names}"
+        yield Finding("FAIL", subject, text, f"OFFLINE=false {program()} models pull")
     elif absent:
-        yield from _check_download(cache, absent, files.models())
+        yield from _check_download(cache, absent)
     if found and not any(verdict.faults for verdict in found.values()):
-        yield Finding("OK", subject, f"{', '.join(found)}: here, in {cache}")
+        yield Finding("OK", subject, _places(list(found), published, cache))
 
 
-def _check_download(
-    cache: Path, absent: Sequence[str], models: Sequence[Model]
-) -> Iterator[Finding]:
-    size = sum(model.size_bytes for model in models if model.name in absent)
+def _places(names: Sequence[str], published: Mapping[str, Model], cache: Path) -> str:
+    """Where models are: those that are downloaded together, folders of the owner's as named."""
+    downloaded = [name for name in names if name in published]
+    own = [name for name in names if name not in published]
+    parts = [f"{', '.join(downloaded)}: here, in {cache}"] if downloaded else []
+    return "; ".join((*parts, *(f"{name}: here" for name in own)))
+
+
+def _check_download(cache: Path, absent: Sequence[Model]) -> Iterator[Finding]:
+    size = sum(model.size_bytes for model in absent)
     free = shutil.disk_usage(nearest(cache)).free
-    text = f"the first start downloads {', '.join(absent)}: {size / 1e9:.1f} GB, into {cache}"
-    yield Finding("WARN", "Models", text, "to have them before: funspeech models pull")
+    names = ", ".join(model.name for model in absent)
+    text = f"the first start downloads {names}: {size / 1e9:.1f} GB, into {cache}"
+    yield Finding("WARN", "Models", text, f"to have them before: {program()} models pull")
     yield check_folder("MODELSCOPE_CACHE", cache)
     if size > free:
         text = f"{free / 1e9:.1f} GB free for {cache}, the models need {size / 1e9:.1f} GB"
@@ -213,7 +244,7 @@ def check_port(config: Config) -> Finding:
         if health is None:
             remedy = "stop it, or set PORT to another number"
             return Finding("FAIL", subject, f"{where} is used by another program", remedy)
-        return _running(where, health)
+        return _running(config, where, health)
     if problem == errno.EACCES:
         remedy = "set PORT to a number above 1023"
         return Finding("FAIL", subject, f"{where} needs administrator rights", remedy)
@@ -249,11 +280,26 @@ async def ask_health(config: Config) -> dict[str, Any] | None:
     return health if {"status", "version", "engines"} <= health.keys() else None
 
 
-def _running(where: str, health: dict[str, Any]) -> Finding:
+def _running(config: Config, where: str, health: dict[str, Any]) -> Finding:
     text = f"FunSpeech {health['version']} runs at {where} and is {health['status']}"
-    if health["status"] == "healthy":
-        return Finding("OK", "Port", text)
-    return Finding("WARN", "Port", text, "wait until its engines are loaded; see its log")
+    if health["status"] != "healthy":
+        return Finding("WARN", "Port", text, "wait until its engines are loaded; see its log")
+    if changes := list(_other_engines(config, health["engines"])):
+        return Finding("WARN", "Port", f"{text}, {'; '.join(changes)}", "restart it")
+    return Finding("OK", "Port", text)
+
+
+def _other_engines(config: Config, running: object) -> Iterator[str]:
+    """Where the server that runs has not the engine that these settings take now. ``running``: its
+    own list, by role."""
+    if not isinstance(running, dict):
+        return
+    for role in ROLES:
+        engines = running.get(role)
+        with contextlib.suppress(EngineNotUsable):  # check_engine has told
+            chosen = choose_engine(config, role)
+            if isinstance(engines, list) and engines and chosen not in engines:
+                yield f"with {', '.join(map(str, engines))} where a start would take {chosen}"
 
 
 def folders(config: Config) -> Iterator[tuple[str, Path]]:

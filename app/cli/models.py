@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from app.cli.better import ROLES, program, wanted
 from app.core.config import Config, ConfigError, load
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
@@ -21,6 +22,9 @@ from app.engines.models import Advance, Model, ModelFiles, Report
 
 _MB: Final = 1_000_000
 _LINE_S: Final = 10.0
+_NAME_CHARS: Final = 80
+_PURPOSE_CHARS: Final = 18
+"""Width of a column that can be read: rich would give it what names and sizes leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,14 @@ class Shelf:
 def list_models(*, json: bool) -> None:
     """Print a table on a terminal, tab-separated lines elsewhere, or JSON."""
     config = _settings()
-    rows = [row for shelf in _shelves(config) for row in _rows(shelf, config)]
+    shelves, needed = _shelves(config), dict[str, list[str]]()
+    for shelf in shelves:
+        try:
+            needed[shelf.engine] = _needed(config, shelf)
+        except EngineNotUsable as error:
+            needed[shelf.engine] = []
+            _say(str(error))
+    rows = [row for shelf in shelves for row in _rows(shelf, needed[shelf.engine])]
     if json:
         typer.echo(jsonlib.dumps(rows, ensure_ascii=False, indent=2))
         return
@@ -55,18 +66,20 @@ def pull(names: Sequence[str]) -> None:
     """Fetch these models, or all that the settings need; 1 if one cannot be had, 130 after a
     Ctrl-C."""
     config = _settings()
-    # As for a card, which needs the VAD besides: it is small, and the files may be for another
-    # machine.
-    wanted = _wanted(config, names, on_card=True)
-    if not wanted:
-        typer.echo("the engines of these settings need no models; 'funspeech models list' has all")
+    pairs = _named(config, names) if names else _settings_need(config, _to_pull)
+    if not pairs:
+        typer.echo(
+            f"the engines of these settings need no models; '{program()} models list' has all"
+        )
         return
     if config.offline:
-        _fail("OFFLINE=true forbids downloads; OFFLINE=false funspeech models pull allows this one")
+        _fail(
+            f"OFFLINE=true forbids downloads; OFFLINE=false {program()} models pull allows this one"
+        )
     failed = False
     try:
         with _progress() as report:
-            for shelf, name in wanted:
+            for shelf, name in pairs:
                 failed |= not _pull(shelf, name, report)
     except KeyboardInterrupt:
         _say("broken off; the same command goes on from here")
@@ -79,12 +92,12 @@ def verify(names: Sequence[str]) -> None:
     """Compare these models, or all that are here or needed, with their checksums; 1 if one is
     missing or damaged."""
     config = _settings()
-    wanted = _wanted(config, names, on_card=None)
+    pairs = _named(config, names) if names else _settings_need(config, _needed)
     if not names:
-        wanted += [pair for pair in _here(config) if pair not in wanted]
+        pairs += [pair for pair in _here(config) if pair not in pairs]
     failed = False
     with _progress() as report:
-        for shelf, name in wanted:
+        for shelf, name in pairs:
             failed |= not _verify(shelf, name, report)
     if failed:
         raise typer.Exit(1)
@@ -107,36 +120,60 @@ def _shelves(config: Config) -> list[Shelf]:
     return found
 
 
-def _needed(config: Config, shelf: Shelf, *, on_card: bool | None) -> list[str]:
+def _needed(config: Config, shelf: Shelf) -> list[str]:
     """The models of this engine that the settings need, for recognition and for synthesis: those
     of the engine that they name or, where they leave the choice to the server, of the best of the
-    installed ones. ``on_card`` None: as the settings' devices are."""
-    roles: tuple[tuple[Role, str, Sequence[str]], ...] = (
-        ("asr", config.asr_engine, config.asr_devices()),
-        ("tts", config.tts_engine, config.tts_devices()),
-    )
+    installed ones.
+
+    Raises:
+        EngineNotUsable: a setting has a value that cannot be.
+    """
     names: list[str] = []
-    for role, wanted, devices in roles:
-        engine = registry.recommended(role, devices) if wanted == "auto" else wanted
-        if engine == shelf.engine:
-            card = registry.uses_card(devices) if on_card is None else on_card
+    for role in ROLES:
+        if _engine(config, role) == shelf.engine:
+            card = registry.uses_card(wanted(config, role)[1])
             names += shelf.files.needed(shelf.settings, role, on_card=card)
     return names
 
 
-def _wanted(
-    config: Config, names: Sequence[str], *, on_card: bool | None
+def _to_pull(config: Config, shelf: Shelf) -> list[str]:
+    """What to fetch for these settings. As for a card, which needs the VAD besides: it is small,
+    and the files may be for another machine. Raises as :func:`_needed`."""
+    names: list[str] = []
+    for role in ROLES:
+        if _engine(config, role) == shelf.engine:
+            names += shelf.files.to_pull(shelf.settings, role, on_card=True)
+    return names
+
+
+def _engine(config: Config, role: Role) -> str | None:
+    engine, devices = wanted(config, role)
+    if engine != "auto":
+        return engine
+    return registry.recommended(role, config.engine_settings, devices)
+
+
+def _settings_need(
+    config: Config, names: Callable[[Config, Shelf], list[str]]
 ) -> list[tuple[Shelf, str]]:
-    shelves = _shelves(config)
-    if not names:
-        return [
-            (shelf, name) for shelf in shelves for name in _needed(config, shelf, on_card=on_card)
-        ]
-    by_name = {model.name: shelf for shelf in shelves for model in shelf.files.models()}
+    try:
+        return [(shelf, name) for shelf in _shelves(config) for name in names(config, shelf)]
+    except EngineNotUsable as error:
+        _fail(str(error))
+
+
+def _named(config: Config, names: Sequence[str]) -> list[tuple[Shelf, str]]:
+    by_name = {model.name: shelf for shelf in _shelves(config) for model in shelf.files.models()}
     unknown = [name for name in names if name.lower() not in by_name]
     if unknown:
-        _fail(f"there is no model {', '.join(unknown)}; the models are: {', '.join(by_name)}")
+        shown = ", ".join(map(_shown, unknown))
+        _fail(f"there is no model {shown}; the models are: {', '.join(by_name)}")
     return [(by_name[name.lower()], name.lower()) for name in names]
+
+
+def _shown(name: str) -> str:
+    """A name as it was given, fit for a terminal."""
+    return "".join(char for char in name[:_NAME_CHARS] if char.isprintable()) or "''"
 
 
 def _here(config: Config) -> list[tuple[Shelf, str]]:
@@ -166,7 +203,7 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
     if verdict.faults:
         typer.echo(f"{name}: {'; '.join(verdict.faults)}")
         if name in {model.name for model in shelf.files.models()}:
-            _say(f"mend it with: funspeech models pull {name}")
+            _say(f"mend it with: {program()} models pull {name}")
         return False
     if verdict.checked:
         note = f"; {verdict.note}" if verdict.note else ""
@@ -174,7 +211,8 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
     else:
         typer.echo(
             f"{name}: all files are there, in {verdict.folder}, but their checksums are not known: "
-            "it was not fetched with 'funspeech models pull', which would compare them with the hub"
+            f"it was not fetched with '{program()} models pull', which would compare them with the "
+            "hub"
         )
     return True
 
@@ -182,11 +220,9 @@ def _verify(shelf: Shelf, name: str, report: Report) -> bool:
 # What people see
 
 
-def _rows(shelf: Shelf, config: Config) -> Iterator[dict[str, object]]:
-    needed = _needed(config, shelf, on_card=None)
-    for model in shelf.files.models():
-        verdict = shelf.files.inspect(model.name, shelf.cache)
-        state = "here" if not verdict.faults else "damaged" if verdict.folder else "absent"
+def _rows(shelf: Shelf, needed: Sequence[str]) -> Iterator[dict[str, object]]:
+    published = shelf.files.models()
+    for model in published:
         yield {
             "name": model.name,
             "engine": shelf.engine,
@@ -197,9 +233,30 @@ def _rows(shelf: Shelf, config: Config) -> Iterator[dict[str, object]]:
             "licence": model.licence,
             "source": _source(model),
             "needed": model.name in needed,
-            "state": state,
-            "folder": str(verdict.folder) if verdict.folder else None,
+            **_found(shelf, model.name),
         }
+    names = {model.name for model in published}
+    for name in dict.fromkeys(name for name in needed if name not in names):
+        yield {
+            "name": name,
+            "engine": shelf.engine,
+            "purpose": "a folder of yours",
+            "languages": [],
+            "sample_rate": None,
+            "size_bytes": None,
+            "licence": None,
+            "source": None,
+            "needed": True,
+            **_found(shelf, name),
+        }
+
+
+def _found(shelf: Shelf, name: str) -> dict[str, object]:
+    verdict = shelf.files.inspect(name, shelf.cache)
+    state = "here"
+    if verdict.faults:
+        state = "damaged" if verdict.damaged else "unfinished" if verdict.folder else "absent"
+    return {"state": state, "folder": str(verdict.folder) if verdict.folder else None}
 
 
 def _source(model: Model) -> str:
@@ -209,11 +266,12 @@ def _source(model: Model) -> str:
 def _cells(row: Mapping[str, object]) -> tuple[str, ...]:
     """A row as texts: name, purpose, languages, size, needed, state and folder."""
     languages, size = row["languages"], row["size_bytes"]
-    assert isinstance(languages, list) and isinstance(size, int)
+    assert isinstance(languages, list)
     state = f"{row['state']}: {row['folder']}" if row["folder"] else str(row["state"])
     needed = "needed" if row["needed"] else "-"
     name, purpose = str(row["name"]), str(row["purpose"])
-    return (name, purpose, " ".join(languages), _size(size), needed, state)
+    shown = _size(size) if isinstance(size, int) else "-"
+    return (name, purpose, " ".join(languages), shown, needed, state)
 
 
 def _size(count: int) -> str:
@@ -227,7 +285,8 @@ def _table(rows: Sequence[Mapping[str, object]]) -> None:
     from rich.text import Text
 
     whole = (Column(name, no_wrap=True) for name in ("Size", "Needed", "Here"))
-    table = Table(Column("Model", no_wrap=True), "Purpose", "Languages", *whole)
+    purpose = Column("Purpose", min_width=_PURPOSE_CHARS)
+    table = Table(Column("Model", no_wrap=True), purpose, "Languages", *whole)
     for row in rows:
         *cells, _ = _cells(row)
         table.add_row(*map(Text, (*cells, str(row["state"]))))

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 
 from app import __version__
 from app.cli.address import local_url
-from app.cli.better import better_engine
+from app.cli.better import ROLES, better_engine, choose_engine, wanted
 from app.core import config as configuration
+from app.core.errors import EngineNotUsable
 from app.core.log_sink import LogSink, discard
 from app.core.speech import Role
+from app.engines import registry
 from app.serving.children import StartFailed
 from app.serving.supervisor import Running, Supervisor, stopping_on_signals
 
 log = structlog.get_logger(__name__)
+
+_NAMES: Final[Mapping[Role, str]] = {"asr": "recognition", "tts": "synthesis"}
 
 
 def serve() -> None:
@@ -37,11 +42,29 @@ def serve() -> None:
     for warning in config.warnings:
         log.warning(warning)
     try:
+        check_engines(config)
         asyncio.run(_run(config, sink))
     except (configuration.ConfigError, StartFailed) as error:
         sink.close()
         sys.exit(f"funspeech: {error}")
     sink.close()
+
+
+def check_engines(config: configuration.Config) -> None:
+    """Stop before anything starts where ``auto`` cannot choose because a setting is wrong: half a
+    server would hide it. That no engine is installed for a half is the supervisor's to tell.
+
+    Raises:
+        ConfigError: a setting has a value that cannot be; the text says which.
+    """
+    for role in ROLES:
+        if wanted(config, role)[0] == "auto":
+            try:
+                choose_engine(config, role)
+            except registry.NotInstalled:
+                continue
+            except EngineNotUsable as error:
+                raise configuration.ConfigError(str(error)) from None
 
 
 async def _run(config: configuration.Config, sink: LogSink) -> None:
@@ -113,20 +136,30 @@ def shown_address(config: configuration.Config, running: Running) -> str:
 def banner(config: configuration.Config, running: Running) -> str:
     """What the owner sees once the server serves."""
     base = shown_address(config, running)
-    names: dict[Role, str] = {"asr": "recognition", "tts": "synthesis"}
     lines = ["", f"FunSpeech serves at {base}"]
     lines.append(f"  NLS SDKs     url = {base.replace('http', 'ws', 1)}/ws/v1")
     lines.append(f"  health       {base}/health")
     if config.debug:
         lines.append(f"  API docs     {base}/docs")
     for role, engine, notice in running.engines:
-        lines.append(f"  {names[role]:<12} {engine}" + (f": {notice}" if notice else ""))
+        lines.append(f"  {_NAMES[role]:<12} {engine}" + (f": {notice}" if notice else ""))
         if better := better_engine(config, role, engine):
-            lines.append(f"{'':<15}for better {names[role]}: {better}")
+            lines.append(f"{'':<15}for better {_NAMES[role]}: {better}")
+    for role in sorted(set(ROLES) - {role for role, _, _ in running.engines}):
+        lines.append(f"  {_NAMES[role]:<12} none: {_why_none(config, role)}")
     for label, engine, notice in running.models:
         lines.append(f"  model {label}: {engine}" + (f": {notice}" if notice else ""))
     lines += ["", "Try it:", *_examples(config, running, base), ""]
     return "\n".join(lines)
+
+
+def _why_none(config: configuration.Config, role: Role) -> str:
+    """Why there is no engine for a role that is not served."""
+    try:
+        choose_engine(config, role)
+    except EngineNotUsable as error:
+        return str(error)
+    return "it was not installed at the start; restart"
 
 
 def _examples(config: configuration.Config, running: Running, base: str) -> list[str]:

@@ -304,7 +304,7 @@ class Config(BaseModel):
     sherpa_streaming_model: str = "auto"
     """Streaming model: a name that `funspeech models list` shows, a folder (zipformer transducer
     or CTC, Paraformer; ONNX files and tokens.txt), none for no interim results, or auto: the best
-    one that is here, else zh-small."""
+    one that is here, else none where an offline model is here, else zh-small."""
 
     sherpa_offline_model: str = "auto"
     """Model of the second pass, of files and of REST: a name, a folder (SenseVoice or Paraformer),

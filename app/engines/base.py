@@ -341,8 +341,8 @@ class EngineFamily(Protocol):
     """What a module of ``app/engines`` offers to the registry, as its attribute ``FAMILY``.
 
     ``settings`` are the server's settings whose names begin with the family's own, as
-    ``{"FAKE_ASR_DELAY_MS": 0, …}``, those of all engines, and ``REPLICAS``, how many workers like
-    this one there are. ``device`` is ``cpu``, ``cuda:0`` (the worker has made the chosen card the
+    ``{"FAKE_ASR_DELAY_MS": 0, …}``, those of all engines, and ``REPLICAS``, how many workers of
+    this half there are. ``device`` is ``cpu``, ``cuda:0`` (the worker has made the chosen card the
     first one), or ``auto``: the first card if there is one.
     """
 

@@ -8,6 +8,7 @@ a file has to be replaced, its link goes and what that leads to stays as it is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -34,6 +35,10 @@ _MB: Final = 1_000_000
 _PROGRESS_S: Final = 2.0
 _LOG_S: Final = 30.0
 _LOCK_POLL_S: Final = 0.5
+
+GO_ON: Final = "what has come is kept, go on with the same command"
+_NO_RIGHT: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 State = Literal["absent", "unfinished", "damaged", "complete"]
 
@@ -113,12 +118,9 @@ def check_usable(model: Model, place: Place, cache: Path, *, offline: bool) -> b
     return False
 
 
-def failed(model: Model, reason: object) -> EngineNotUsable:
-    """What to raise for a download that cannot go on now."""
-    return EngineNotUsable(
-        f"model {model.name} could not be downloaded: {reason}; what has come is kept, go on "
-        f"with: funspeech models pull {model.name}"
-    )
+def failed(model: Model, reason: object, remedy: str = GO_ON) -> EngineNotUsable:
+    """What to raise for a download that cannot go on now. ``remedy``: what its owner can do."""
+    return EngineNotUsable(f"model {model.name} could not be downloaded: {reason}; {remedy}")
 
 
 # While files change
@@ -168,9 +170,15 @@ def writing(cache: Path, model: Model) -> Iterator[None]:
     except OSError as error:
         where = error.filename or cache
         raise EngineNotUsable(
-            f"model {model.name} cannot be put into {cache}: {error.strerror}: {where}; let the "
-            "user of the server write there, or set MODELSCOPE_CACHE to another folder"
+            f"model {model.name} cannot be put into {cache}: {error.strerror}: {where}; "
+            f"{_remedy(error)}set MODELSCOPE_CACHE to another folder"
         ) from None
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _NO_RIGHT:
+        return "let the user of the server write there, or "
+    return "free some space, or " if error.errno in _NO_ROOM else ""
 
 
 @contextlib.contextmanager
@@ -179,7 +187,14 @@ def alone(model: Model, cache: Path, report: Report) -> Iterator[None]:
     process that holds it, however that ends."""
     folder = cache / ".lock"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"funspeech-{model.name}.lock").open("w") as stream:
+    # Whatever is in its place is neither followed, emptied nor waited for.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(
+        folder / f"funspeech-{model.name}.lock",
+        "rb+",
+        buffering=0,
+        opener=lambda path, _: os.open(path, flags, 0o644),
+    ) as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

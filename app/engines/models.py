@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from app.core.errors import EngineNotUsable
 from app.core.speech import Role
+
+
+class SwitchedOff(EngineNotUsable):
+    """The settings leave an engine no model for a role, as with ``none`` for a voice: where the
+    choice is the server's it goes on to the next engine. The text says how to switch it on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +63,14 @@ Report = Callable[[Advance], None]
 class Verdict:
     """What was found of one model. ``checked``: its files have been compared with checksums.
     ``faults``: what is wrong, one line each; none means that it can be used. ``note``: what else
-    its owner should know of it, half a line."""
+    its owner should know of it, half a line. ``damaged``: a start stops over the faults, because
+    it was whole once or is a folder of the owner's; else it fetches what is missing."""
 
     folder: Path | None
     faults: tuple[str, ...]
     checked: bool
     note: str = ""
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,19 @@ class ModelFiles(Protocol):
 
     def needed(self, settings: Mapping[str, object], role: Role, *, on_card: bool) -> Sequence[str]:
         """What it would load for this role with these settings, on a card or a CPU: names of
-        models, or folders. Where the choice is the engine's, models that are here come first."""
+        models, or folders. Where the choice is the engine's, models that are here come first.
+
+        Raises:
+            SwitchedOff: the settings leave it no model for this role.
+            EngineNotUsable: a setting has a value that cannot be, such as the name of no model.
+        """
+        ...
+
+    def to_pull(
+        self, settings: Mapping[str, object], role: Role, *, on_card: bool
+    ) -> Sequence[str]:
+        """What to fetch for this role where the owner names nothing: all that is needed, and what
+        it would be poor without. Raises as :meth:`needed`."""
         ...
 
     def inspect(self, model: str, cache: Path) -> Verdict:

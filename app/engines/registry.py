@@ -3,6 +3,7 @@ process and the supervisor stay light (not even numpy); only a worker calls :fun
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.core.errors import EngineNotUsable
 from app.core.speech import Role
+from app.engines.models import SwitchedOff
 
 if TYPE_CHECKING:
     from app.engines.base import EngineFamily
@@ -106,6 +108,11 @@ def missing(name: str, role: Role) -> list[str] | None:
     return [module for module in needs if importlib.util.find_spec(module) is None]
 
 
+class NotInstalled(EngineNotUsable):
+    """There is no engine for a role: the server can do without one. The text says what to
+    install."""
+
+
 def choose(
     name: str, role: Role, settings: EngineSettings, devices: Sequence[str] = ("auto",)
 ) -> str:
@@ -113,10 +120,14 @@ def choose(
 
     An engine that downloads models is at hand for ``auto`` where they are on this machine, or where
     there is a card for it (``devices``: those of the role): nobody's laptop is to download
-    gigabytes unasked. Where no other is installed it is taken all the same.
+    gigabytes unasked. Where no other is installed it is taken all the same. Models that are damaged
+    count as here: the start is to stop over them, and not to serve with the second best. One that
+    the settings switch off is passed over.
 
     Raises:
-        EngineNotUsable: unknown name, or not installed; the text says what to install.
+        NotInstalled: ``auto``, and there is none, or all are switched off.
+        EngineNotUsable: unknown name, not installed, or settings that cannot be; the text says what
+            to do.
     """
     if name != "auto":
         if name not in ENGINES:
@@ -133,16 +144,34 @@ def choose(
     card = uses_card(devices)
     installed = [key for key in _by_preference(role, card=card) if missing(key, role) == []]
     if not installed:
-        raise EngineNotUsable(
+        raise NotInstalled(
             f"no {role} engine is installed; for one to try out, {how_to_install('embedded')}"
         )
-    at_hand = (
-        key
-        for key in installed
-        if (card and ENGINES[key].auto_on_card is not None)
-        or not absent_models(key, role, settings(key), on_card=card)
-    )
-    return next(at_hand, installed[0])
+    return _at_hand(installed, role, settings, card=card)
+
+
+def _at_hand(names: Sequence[str], role: Role, settings: EngineSettings, *, card: bool) -> str:
+    """The first of these engines that needs no download, else the first that is not switched off.
+
+    Raises:
+        NotInstalled: all are switched off.
+        EngineNotUsable: a setting has a value that cannot be.
+    """
+    first, off = "", ""
+    for name in names:
+        if card and ENGINES[name].auto_on_card is not None:
+            return name
+        try:
+            absent = absent_models(name, role, settings(name), on_card=card)
+        except SwitchedOff as error:
+            off = off or str(error)
+            continue
+        if not absent:
+            return name
+        first = first or name
+    if not first:
+        raise NotInstalled(off)
+    return first
 
 
 def advice(
@@ -154,27 +183,52 @@ def advice(
     program: str = "funspeech",
 ) -> str:
     """What to do that ``auto`` takes a better engine than the one it has ``chosen`` for
-    ``devices``; empty if that is the best. ``program``: how this one is called in a shell."""
+    ``devices``; empty if that is the best. ``program``: how this one is called in a shell.
+
+    Raises:
+        EngineNotUsable: a setting of the better one has a value that cannot be.
+    """
     card = uses_card(devices)
     better = _by_preference(role, card=card)
     better = better[: better.index(chosen)] if chosen in better else []
     if not better or ENGINES[chosen].auto_on_card is not None:
         return ""  # what cards are for is as good on a CPU, if slower
-    best = better[0]
+    for best in better:
+        with contextlib.suppress(SwitchedOff):
+            absent = absent_models(best, role, settings(best), on_card=card)
+            return _steps(best, role, absent, program)
+    return ""
+
+
+def _steps(name: str, role: Role, absent: Sequence[str], program: str) -> str:
+    """What to do that a start takes an engine with its models that are ``absent``."""
     steps = []
-    if missing(best, role):
-        steps.append(how_to_install(ENGINES[best].extra))
-    if absent := absent_models(best, role, settings(best), on_card=card):
+    if missing(name, role):
+        steps.append(how_to_install(ENGINES[name].extra))
+    if absent:
         names = f" {absent[0]}" if len(absent) == 1 else ""
         steps.append(f"{program} models pull{names}")
     return ", then ".join((*steps, "restart"))
 
 
-def recommended(role: Role, devices: Sequence[str] = ("auto",)) -> str | None:
-    """The best of the installed engines that download models; None if there is none."""
-    names = _by_preference(role, card=uses_card(devices))
-    with_models = (key for key in names if ENGINES[key].models and missing(key, role) == [])
-    return next(with_models, None)
+def recommended(
+    role: Role, settings: EngineSettings, devices: Sequence[str] = ("auto",)
+) -> str | None:
+    """The best of the installed engines that download models and are not switched off; None if
+    there is none. One whose settings cannot be is told by who uses it."""
+    card = uses_card(devices)
+    for name in _by_preference(role, card=card):
+        files = model_files(name)
+        if files is None or missing(name, role) != []:
+            continue
+        try:
+            files.needed(settings(name), role, on_card=card)
+        except SwitchedOff:
+            continue
+        except EngineNotUsable:
+            pass
+        return name
+    return None
 
 
 def _by_preference(role: Role, *, card: bool) -> list[str]:
@@ -200,12 +254,18 @@ def absent_models(
     name: str, role: Role, settings: Mapping[str, object], *, on_card: bool
 ) -> list[str]:
     """The models that an engine would load for ``role`` with its ``settings``, on a card or a CPU,
-    and that are not here, or not whole. By presence and sizes; no network."""
+    and that are not here, or not yet whole. By presence and sizes; no network.
+
+    Raises:
+        SwitchedOff: the settings leave it no model for this role.
+        EngineNotUsable: a setting has a value that cannot be.
+    """
     files = model_files(name)
     if files is None:
         return []
     cache, needed = models_folder(settings), files.needed(settings, role, on_card=on_card)
-    return [model for model in needed if files.inspect(model, cache).faults]
+    verdicts = {model: files.inspect(model, cache) for model in needed}
+    return [model for model, found in verdicts.items() if found.faults and not found.damaged]
 
 
 def models_folder(settings: Mapping[str, object]) -> Path:

@@ -1,10 +1,13 @@
-"""What SenseVoice tells beside the words, whichever library runs it: language, emotion, events."""
+"""What SenseVoice tells beside the words, and is asked for, whichever library runs it: language,
+emotion, events; figures with punctuation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
+
+from app.core.speech import RecognitionOptions
 
 _EMOTIONS: Final = frozenset(
     {"HAPPY", "SAD", "ANGRY", "NEUTRAL", "FEARFUL", "DISGUSTED", "SURPRISED"}
@@ -30,6 +33,11 @@ class Tags:
     language: str | None = None
     emotion: str | None = None
     events: tuple[str, ...] = ()
+
+
+def wants_figures(options: RecognitionOptions) -> bool:
+    """Figures and punctuation come together in SenseVoice: only where both are asked for."""
+    return options.punctuation and options.inverse_text_normalization
 
 
 def read_tags(names: Iterable[str]) -> Tags:

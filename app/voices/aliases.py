@@ -1,13 +1,15 @@
 """Voice names of the cloud, and of the owner's own, for voices that this server has.
 
 Unmodified clients ask for ``xiaoyun`` or ``longxiaochun``. Such a name stands for a language and a
-gender here, and the catalogue finds the voice of the running engine that comes closest.
+gender here, and the catalogue finds the voice of the running engine that comes closest. So do this
+server's own preset names, such as ``中文男``, where the engine has no voice of that name.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Final, get_args
@@ -67,6 +69,10 @@ class Aliases:
         key = name.casefold()
         table = self._table
         return table.get(key) or table.get(_CLOUD_VERSION.sub("", key))
+
+    def named(self) -> Mapping[str, str]:
+        """The aliases for a voice by its name, in lower case, and those names."""
+        return {alias: to for alias, to in self._table.items() if isinstance(to, str)}
 
     def _owners(self) -> dict[str, Alias]:
         if self._path is None:

@@ -6,9 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import structlog
+
 from app.core.errors import UnknownVoice
 from app.core.speech import Voice
 from app.voices.aliases import Aliases, Wanted
+
+log = structlog.get_logger(__name__)
 
 _MAX_NAME_CHARS: Final = 64
 _FORBIDDEN: Final = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\.\.|^\.")
@@ -31,12 +35,15 @@ class VoiceCatalogue:
         self._any_voice = False
         self._voices: tuple[Voice, ...] = ()
         self._by_name: dict[str, Voice] = {}
+        self._told: frozenset[tuple[str, str]] = frozenset()
 
     def set_engine(self, voices: Sequence[Voice], any_voice: bool) -> None:
-        """The engine's presets, in its order, and whether it takes names beyond those."""
+        """The engine's presets, in its order, and whether it takes names beyond those. Aliases for
+        voices that it lacks are told once, as a warning."""
         self._by_name = {_key(voice.name): voice for voice in reversed(voices)}
         self._voices = tuple(voices)
         self._any_voice = any_voice
+        self._tell_lost()
 
     def refresh(self) -> None:
         """Read the owner's aliases again. Blocking: call it in a thread.
@@ -45,6 +52,7 @@ class VoiceCatalogue:
             AliasFileError: the file is malformed; the aliases stay as they were.
         """
         self._aliases.refresh()
+        self._tell_lost()
 
     def list(self) -> list[Voice]:
         """All voices by their own names, in the engine's order; no aliases."""
@@ -52,7 +60,8 @@ class VoiceCatalogue:
 
     def resolve(self, name: str) -> Voice:
         """The voice that ``name`` means: a preset, else an alias, else any name that the engine
-        may know. ASCII letters may be in either case.
+        may know. ASCII letters may be in either case. Where an alias is for a voice that the engine
+        lacks, it means what that name stands for itself: the closest one to ``中文男``, say.
 
         Raises:
             UnknownVoice: none of these, or a name that no voice can have.
@@ -63,12 +72,30 @@ class VoiceCatalogue:
         if preset is not None:
             return preset
         alias = self._aliases.find(name)
+        if isinstance(alias, str):
+            target = self._by_name.get(_key(alias))
+            if target is not None:
+                return target
+            name, alias = alias, self._aliases.find(alias)
         if isinstance(alias, Wanted):
             return self._closest(alias, name)
-        if alias is not None:
-            target = self._by_name.get(_key(alias))
-            return target if target is not None else self._unlisted(alias)
         return self._unlisted(name)
+
+    def _tell_lost(self) -> None:
+        """Warn of the aliases for voices that the engine lacks, where they have changed."""
+        if self._any_voice or not self._voices:
+            return
+        named = self._aliases.named().items()
+        lost = frozenset((alias, to) for alias, to in named if _key(to) not in self._by_name)
+        for alias, to in sorted(lost - self._told):
+            closest = isinstance(self._aliases.find(to), Wanted)
+            log.warning(
+                "an alias is for a voice that the engine does not have",
+                alias=alias,
+                voice=to,
+                instead="the closest one" if closest else "none: requests for it fail",
+            )
+        self._told = lost
 
     def _closest(self, wanted: Wanted, name: str) -> Voice:
         """The first preset under the strictest rule that any preset meets."""

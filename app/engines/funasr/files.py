@@ -173,7 +173,16 @@ class _FunasrFiles:
         return catalogue.MODELS
 
     def needed(self, settings: Mapping[str, object], role: Role, *, on_card: bool) -> Sequence[str]:
-        return catalogue.needed(settings, on_card=on_card)
+        found = catalogue.needed(settings, on_card=on_card)
+        for name in found:
+            if catalogue.find(name) is None:
+                _own_folder(name)
+        return found
+
+    def to_pull(
+        self, settings: Mapping[str, object], role: Role, *, on_card: bool
+    ) -> Sequence[str]:
+        return self.needed(settings, role, on_card=on_card)
 
     def inspect(self, model: str, cache: Path) -> Verdict:
         entry = catalogue.find(model)
@@ -182,7 +191,8 @@ class _FunasrFiles:
         place = locate(entry, cache)
         if place.state == "absent":
             return Verdict(None, ("it is not here",), checked=False)
-        return Verdict(place.folder, place.faults, checked=False)
+        damaged = place.state == "damaged"
+        return Verdict(place.folder, place.faults, checked=False, damaged=damaged)
 
     def verify(self, model: str, cache: Path, report: Report) -> Verdict:
         found = self.inspect(model, cache)
@@ -193,7 +203,7 @@ class _FunasrFiles:
         if known is None:
             return found
         faults = downloads.damage(entry, found.folder, known, report).values()
-        return Verdict(found.folder, tuple(faults), checked=True)
+        return Verdict(found.folder, tuple(faults), checked=True, damaged=bool(faults))
 
     def pull(
         self,
@@ -213,7 +223,7 @@ def _verdict_of_own(model: str) -> Verdict:
     if folder is None:
         return Verdict(None, ("there is no model and no folder of this name",), checked=False)
     faults = tuple(f"{name} is missing" for name in _missing_from(folder))
-    return Verdict(folder, faults, checked=False)
+    return Verdict(folder, faults, checked=False, damaged=bool(faults))
 
 
 MODEL_FILES: Final[ModelFiles] = _FunasrFiles()

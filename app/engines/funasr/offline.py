@@ -12,8 +12,8 @@ from app.audio.pcm import Float32
 from app.core.errors import EngineNotUsable
 from app.core.speech import RecognitionOptions
 from app.engines.base import Hypothesis, OfflineCapabilities, Progress, Segment
+from app.engines.buckets import buckets
 from app.engines.funasr.background import Background
-from app.engines.funasr.buckets import buckets
 from app.engines.funasr.checkpoint import (
     architecture,
     load_weights,

@@ -22,7 +22,7 @@ from app.engines.funasr.offline_features import WholeFeatures, padded
 from app.engines.funasr.offline_layers import EncoderSize, WholeEncoder, rows_there
 from app.engines.funasr.times import ROW_MS
 from app.engines.funasr.tokens import PieceList
-from app.engines.sensevoice_tags import read_tags
+from app.engines.sensevoice_tags import read_tags, wants_figures
 
 LANGUAGES: Final = ("zh", "en", "yue", "ja", "ko")
 _LANGUAGE_QUERIES: Final = {"zh": 3, "cmn": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12}
@@ -156,7 +156,7 @@ class SenseVoice:
             language=heard.language,
             emotion=heard.emotion,
             events=heard.events,
-            finished=_wants_figures(options),
+            finished=wants_figures(options),
         )
 
 
@@ -166,12 +166,8 @@ def _queries(options: RecognitionOptions) -> list[int]:
         _LANGUAGE_QUERIES.get(language, _ANY_LANGUAGE),
         _EVENT_QUERY,
         _EMOTION_QUERY,
-        _WITH_FIGURES if _wants_figures(options) else _WITHOUT_FIGURES,
+        _WITH_FIGURES if wants_figures(options) else _WITHOUT_FIGURES,
     ]
-
-
-def _wants_figures(options: RecognitionOptions) -> bool:
-    return options.punctuation and options.inverse_text_normalization
 
 
 def _collapsed(best: Sequence[int]) -> TokenPath:

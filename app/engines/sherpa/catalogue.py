@@ -2,8 +2,8 @@
 
 A file of a model comes alone, from a site like Hugging Face (``hf``) or a release of sherpa-onnx
 (``release``), or out of the model's archive there, in whose outermost folder it has the same name.
-The publisher's speaker models, ZipVoice and Fun-ASR-Nano are not in the list: nothing that we have
-seen tells their files for certain.
+The publisher's speaker models and ZipVoice are not in the list: nothing that we have seen tells
+their files for certain. Nor is Fun-ASR-Nano, which is too large and decodes one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 
 from app.engines.models import Model
-from app.engines.sherpa.kinds import Role
+from app.engines.sherpa.kinds import ModelRole
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w.-]*$")]
 """Also the name of a folder, or of a file in it."""
@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"fi
 
     name: Name
     purpose: str
-    role: Role
+    role: ModelRole
     languages: tuple[str, ...]
     licence: str
     files: tuple[Item, ...]
@@ -112,7 +112,7 @@ def find(name: str) -> Entry | None:
     return next((entry for entry in ENTRIES if entry.name == wanted), None)
 
 
-def of_role(role: Role) -> tuple[Entry, ...]:
+def of_role(role: ModelRole) -> tuple[Entry, ...]:
     """The models for a role, the best first."""
     return tuple(entry for entry in ENTRIES if entry.role == role)
 

@@ -9,56 +9,95 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.core.errors import EngineNotUsable
-from app.core.speech import Role as Half
+from app.core.speech import Role
 from app.engines.downloads import State
+from app.engines.models import SwitchedOff
 from app.engines.sherpa import catalogue
-from app.engines.sherpa.kinds import Role
+from app.engines.sherpa.kinds import ModelRole
 from app.engines.sherpa.settings import AUTO, NONE, SherpaOptions, setting_of
 
 Look = Callable[[str], State]
 """How far a model of the catalogue is on this machine."""
 
 
-def chosen(options: SherpaOptions, half: Half, look: Look) -> dict[Role, str]:
+def chosen(options: SherpaOptions, half: Role, look: Look) -> dict[ModelRole, str]:
     """The models to load for recognition or for synthesis: names of the catalogue, or folders of
     the owner's, as written.
 
     Raises:
-        EngineNotUsable: a model is for something else, or nothing would recognise or speak.
+        SwitchedOff: nothing would recognise or speak.
+        EngineNotUsable: a model is for something else.
     """
     return _recognition(options, look) if half == "asr" else _synthesis(options, look)
 
 
-def _recognition(options: SherpaOptions, look: Look) -> dict[Role, str]:
-    streaming, offline, punctuation = NONE, NONE, _named("punctuation", options.punctuation_model)
-    if options.mode != "offline":
-        streaming = _named("streaming", options.streaming_model)
-    if options.mode != "realtime":
-        offline = _named("offline", options.offline_model)
-    if offline == AUTO:
-        instead = catalogue.OFFLINE_MODEL if streaming == NONE else NONE
-        offline = _best("offline", look) or instead
-    if streaming == AUTO:
-        instead = NONE if _is_here(offline, look) else catalogue.STREAMING_MODEL
-        streaming = _best("streaming", look) or instead
-    if punctuation == AUTO:
-        punctuation = _best("punctuation", look) or NONE
-    if streaming == offline == NONE:
-        raise EngineNotUsable(_nothing_recognises(options))
-    found: dict[Role, str] = {
-        "streaming": streaming,
-        "offline": offline,
-        "punctuation": punctuation,
+def to_pull(options: SherpaOptions, half: Role, look: Look) -> tuple[str, ...]:
+    """The models to fetch for recognition or for synthesis where nobody names any: those to load,
+    and one for interim results, which ``auto`` does without where another recognises.
+
+    Raises:
+        EngineNotUsable: see :func:`chosen`.
+    """
+    models = chosen(options, half, look)
+    lacks_interim = half == "asr" and options.mode != "offline" and "streaming" not in models
+    if lacks_interim and _wanted(options, half)["streaming"] == AUTO:
+        return (catalogue.STREAMING_MODEL, *models.values())
+    return tuple(models.values())
+
+
+def left_out(options: SherpaOptions, half: Role, look: Look) -> tuple[str, ...]:
+    """The models that ``auto`` would take for recognition or for synthesis, were they not damaged.
+
+    Raises:
+        EngineNotUsable: see :func:`chosen`.
+    """
+    models = chosen(options, half, look)
+    return tuple(
+        best
+        for role, model in _wanted(options, half).items()
+        if model == AUTO and (best := _first(role, look)) and best != models.get(role)
+    )
+
+
+def _wanted(options: SherpaOptions, half: Role) -> dict[ModelRole, str]:
+    """What the settings say for each role, see :func:`_named`; ``none`` where the mode has none."""
+    if half == "tts":
+        return {"voice": _named("voice", options.voice_model)}
+    streaming = _named("streaming", options.streaming_model)
+    offline = _named("offline", options.offline_model)
+    return {
+        "streaming": NONE if options.mode == "offline" else streaming,
+        "offline": NONE if options.mode == "realtime" else offline,
+        "punctuation": _named("punctuation", options.punctuation_model),
     }
+
+
+def _recognition(options: SherpaOptions, look: Look) -> dict[ModelRole, str]:
+    """Where a model for interim results is here, the second pass is one that is whole, or none; so
+    is punctuation always."""
+    found = _wanted(options, "asr")
+    if found["offline"] == AUTO:
+        streaming = found["streaming"]
+        alone = streaming == NONE or (streaming == AUTO and not _best("streaming", look))
+        instead = catalogue.OFFLINE_MODEL if streaming == NONE else NONE
+        best = _best("offline", look) if alone else _whole("offline", look)
+        found["offline"] = best or instead
+    if found["streaming"] == AUTO:
+        instead = NONE if _is_here(found["offline"], look) else catalogue.STREAMING_MODEL
+        found["streaming"] = _best("streaming", look) or instead
+    if found["punctuation"] == AUTO:
+        found["punctuation"] = _whole("punctuation", look) or NONE
+    if found["streaming"] == found["offline"] == NONE:
+        raise SwitchedOff(_nothing_recognises(options))
     return {role: model for role, model in found.items() if model != NONE}
 
 
-def _synthesis(options: SherpaOptions, look: Look) -> dict[Role, str]:
-    voice = _named("voice", options.voice_model)
+def _synthesis(options: SherpaOptions, look: Look) -> dict[ModelRole, str]:
+    voice = _wanted(options, "tts")["voice"]
     if voice == AUTO:
         voice = _best("voice", look) or catalogue.VOICE_MODEL
     if voice == NONE:
-        raise EngineNotUsable(
+        raise SwitchedOff(
             f"nothing would speak: set {setting_of('voice')} to a model ('funspeech models list' "
             "has them) or to a folder, or TTS_ENGINE to another engine"
         )
@@ -74,7 +113,7 @@ def _nothing_recognises(options: SherpaOptions) -> str:
     )
 
 
-def _named(role: Role, model: str) -> str:
+def _named(role: ModelRole, model: str) -> str:
     """``auto``, ``none``, the catalogue's name, or what else the owner has written."""
     text = model.strip()
     if text.lower() in ("", NONE):
@@ -92,14 +131,22 @@ def _named(role: Role, model: str) -> str:
     return entry.name
 
 
-def _best(role: Role, look: Look) -> str | None:
-    """The best model that is whole, else the best that was; None if there is none."""
-    states = {entry.name: look(entry.name) for entry in catalogue.of_role(role)}
-    for state in ("complete", "damaged"):
-        for name, found in states.items():
-            if found == state:
-                return name
-    return None
+def _best(role: ModelRole, look: Look) -> str | None:
+    """The best model that is here; None if there is none. One that is damaged is here where no
+    other is: it is to be mended, and not to give way to another engine in silence."""
+    return _whole(role, look) or _first(role, look)
+
+
+def _first(role: ModelRole, look: Look) -> str | None:
+    """The best model that is here, whole or damaged; None if there is none."""
+    names = (entry.name for entry in catalogue.of_role(role))
+    return next((name for name in names if _is_here(name, look)), None)
+
+
+def _whole(role: ModelRole, look: Look) -> str | None:
+    """The best model that can be loaded as it is; None if there is none."""
+    names = (entry.name for entry in catalogue.of_role(role))
+    return next((name for name in names if look(name) == "complete"), None)
 
 
 def _is_here(model: str, look: Look) -> bool:

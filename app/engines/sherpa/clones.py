@@ -17,7 +17,9 @@ from app.audio.wav import HeaderReader
 from app.audio.wav_samples import READABLE
 from app.core.errors import BadAudio
 from app.core.speech import Voice
-from app.engines.sherpa.reading import Reader
+from app.engines.reading import read_bytes
+from app.engines.sherpa.languages import HAN
+from app.engines.sherpa.pronounceable import Reader
 from app.engines.sherpa.voices import is_name
 
 log = structlog.get_logger(__name__)
@@ -86,7 +88,7 @@ def _clone(path: Path, sample_rate: int, reader: Reader) -> Clone:
     if not reader.knows(text):
         raise _Unusable("its .txt has no word that the model knows")
     samples = _resampled(*_samples(path), sample_rate)
-    chinese = any("\u4e00" <= char <= "\u9fff" for char in text)
+    chinese = HAN.search(text) is not None
     voice = Voice(
         name=name,
         language="zh-CN" if chinese else "en-US",
@@ -153,14 +155,10 @@ def _resampled(samples: Int16, rate: int, wanted: int) -> Float32:
 
 def _content(path: Path, most: int) -> bytes:
     try:
-        if not path.is_file() and path.exists():
-            raise _Unusable("it is no file")
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        return read_bytes(path, most)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise _Unusable(f"it cannot be read: {error.strerror}") from None
-    if len(content) > most:
-        raise _Unusable(f"{path.suffix} has more than {most} bytes")
-    return content
+    except ValueError as error:
+        raise _Unusable(f"its {path.suffix}: {error}") from None

@@ -11,7 +11,7 @@ from app.engines import downloads, manifest
 from app.engines.models import Advance, Report
 from app.engines.reading import size_of
 from app.engines.sherpa.catalogue import Archive, Entry, Item
-from app.engines.sherpa.fetch import Fetcher, FetchFailed, Part
+from app.engines.sherpa.fetch import Fetcher, FetchFailed, Part, Tell
 from app.engines.sherpa.mirrors import Mirror
 from app.engines.sherpa.unpack import UnpackFailed, unpack
 
@@ -22,6 +22,10 @@ _UNPACKED: Final = 8
 """So many times its own size an archive may have unpacked."""
 _CHECKSUMS_BYTES: Final = 1_000_000
 _SHA256_DIGITS: Final = 64
+
+
+class NotOnMirrors(FetchFailed):
+    """None of the mirrors has a place for a file: none was asked for it."""
 
 
 class Delivery:
@@ -36,6 +40,7 @@ class Delivery:
         self._entry = entry
         self._folder = folder
         self._report = report
+        self._total = 0
 
     def missing(self) -> list[Item]:
         """The files that the model cannot do without."""
@@ -66,6 +71,7 @@ class Delivery:
 
         Raises:
             FetchFailed: no mirror has all of it, or there is no room; the text has all reasons.
+            NotOnMirrors: by their layouts they cannot have all of it.
             OSError: a file cannot be written.
         """
         reasons: list[str] = []
@@ -78,7 +84,9 @@ class Delivery:
                         reasons.append(str(error))
         if left := self.missing():
             names = ", ".join(item.name for item in left)
-            raise FetchFailed("; ".join(reasons) or f"no mirror of SHERPA_MIRRORS has {names}")
+            if reasons:
+                raise FetchFailed("; ".join(reasons))
+            raise NotOnMirrors(f"no mirror of SHERPA_MIRRORS has {names}")
 
     def clear(self) -> None:
         """Take away what earlier attempts have left beside the files. Raises OSError."""
@@ -90,6 +98,7 @@ class Delivery:
     def _bring_from(self, mirror: Mirror, fetcher: Fetcher) -> None:
         alone = [(item, url) for item in self._absent() if (url := mirror.file_url(item))]
         self._check_room(alone)
+        self._total = self._expected([item for item, _ in alone], mirror)
         failure: FetchFailed | None = None
         for item, url in alone:
             try:
@@ -109,16 +118,9 @@ class Delivery:
         sha256 = item.sha256
         if not sha256 and not item.hf:
             sha256 = self._told_sum(item.release, mirror, fetcher)
-        before, total = self.fetched, self.fetched + sum(each.size for each in self._absent())
-
-        def tell(doing: str, done: int, size: int) -> None:
-            if doing == "downloading":
-                done, size = before + done, max(total, before + size)
-            self._report(Advance(self._entry.name, doing, done, max(size, done)))
-
         target = self._folder / item.name
         most = _most_bytes(item.size or _UNKNOWN_BYTES)
-        fetcher.file(url, target, most_bytes=most, sha256=sha256, tell=tell)
+        fetcher.file(url, target, most_bytes=most, sha256=sha256, tell=self._teller(item.size))
         self.fetched += size_of(target) or 0
         self.came.add(item.name)
         if sha256:
@@ -128,10 +130,7 @@ class Delivery:
         target = self._folder / archive.name
         sha256 = archive.sha256 or self._told_sum(archive.path, mirror, fetcher)
         self._check_room([], archive)
-
-        def tell(doing: str, done: int, size: int) -> None:
-            self._report(Advance(self._entry.name, doing, done, max(size or archive.size, done)))
-
+        tell = self._teller(archive.size)
         if not size_of(target):  # else an earlier run was broken off while it unpacked
             most = _most_bytes(archive.size)
             fetcher.file(url, target, most_bytes=most, sha256=sha256, tell=tell)
@@ -157,6 +156,26 @@ class Delivery:
         if lacking:
             raise FetchFailed(f"{archive.name} has no {', '.join(lacking)}")
 
+    def _expected(self, alone: Sequence[Item], mirror: Mirror) -> int:
+        """Bytes of the whole download, with what has come: single files, and the archive where what
+        else is missing comes out of it."""
+        total = self.fetched + sum(item.size for item in alone)
+        archive = self._entry.archive
+        packed = any(item not in alone and not item.release for item in self.missing())
+        return total + archive.size if packed and archive and mirror.archive_url(archive) else total
+
+    def _teller(self, expected: int) -> Tell:
+        """Reports on the next part of the download, of ``expected`` bytes: its progress is that of
+        the whole, any other work on it counts by itself."""
+        before = self.fetched
+
+        def tell(doing: str, done: int, size: int) -> None:
+            if doing == "downloading":
+                done, size = before + done, max(self._total, before + (size or expected))
+            self._report(Advance(self._entry.name, doing, done, max(size, done)))
+
+        return tell
+
     def _told_sum(self, path: str, mirror: Mirror, fetcher: Fetcher) -> str:
         """What the release says of one of its files in checksum.txt; empty if it says nothing."""
         url = mirror.checksums_url(path)
@@ -181,11 +200,17 @@ class Delivery:
     ) -> None:
         if archive:
             wanted = archive.size - self._there(archive.name)
-            wanted += sum(item.size for item in self._absent())
+            wanted += self._unpacked(archive)
         else:
             wanted = sum(max(item.size - self._there(item.name), 0) for item, _ in alone)
         if lacking := downloads.lacking_room(self._folder, wanted):
             raise FetchFailed(lacking)
+
+    def _unpacked(self, archive: Archive) -> int:
+        """Bytes of what the archive leaves; where not all sizes are known, at least its own."""
+        items = [item for item in self._absent() if not item.release]
+        known = sum(item.size for item in items)
+        return known if all(item.size for item in items) else max(known, archive.size)
 
     def _there(self, name: str) -> int:
         target = self._folder / name

@@ -14,15 +14,15 @@ import numpy as np
 import sherpa_onnx
 
 from app.audio.pcm import Float32
-from app.core.errors import BadAudio, EngineNotUsable
+from app.core.errors import BadAudio
 from app.engines.base import Progress, SpeakerEmbedderCapabilities
-from app.engines.sherpa.kinds import chosen
-from app.engines.sherpa.onnx_file import OnnxFile, read_onnx, unusable
+from app.engines.sherpa.folder import onnx_paths, refusals, the_file, unusable
+from app.engines.sherpa.kinds import RATES
+from app.engines.sherpa.onnx_file import OnnxFile, read_onnx
 
 SHORTEST_MS: Final = 500
 """Of audio: less does not tell one person from another."""
 _FRAMEWORKS: Final = ("wespeaker", "3d-speaker")
-_RATES: Final = (8_000, 48_000)
 _MOST_NUMBERS: Final = 4_096
 
 
@@ -72,20 +72,14 @@ def load_embedder(folder: Path, threads: int, progress: Progress) -> SherpaEmbed
     Raises:
         EngineNotUsable: there is none, or the runtime could not work with it.
     """
-    if not folder.is_dir():
-        raise EngineNotUsable(f"there is no folder {folder}")
-    paths = [path for path in sorted(folder.glob("*.onnx")) if path.is_file()]
-    file = read_onnx(chosen(folder, paths, "model"))
+    file = read_onnx(the_file(folder, onnx_paths(folder), "*.onnx"))
     rate = _checked(file)
     progress(f"loading {folder.name}")
     config = sherpa_onnx.SpeakerEmbeddingExtractorConfig(
         model=str(file.path), num_threads=threads, provider="cpu"
     )
-    try:
+    with refusals(file.path):
         return SherpaEmbedder(sherpa_onnx.SpeakerEmbeddingExtractor(config), rate)
-    except (RuntimeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or ["the runtime does not say why"]
-        raise unusable(file.path, lines[0][:300]) from error
 
 
 def _checked(file: OnnxFile) -> int:
@@ -99,6 +93,6 @@ def _checked(file: OnnxFile) -> int:
     told = file.outputs[0][-1] if file.outputs[0] else None
     if dimension > _MOST_NUMBERS or told not in (None, dimension):
         raise unusable(file.path, f"output_dim is {dimension} in its metadata")
-    if not _RATES[0] <= rate <= _RATES[1]:
+    if not RATES[0] <= rate <= RATES[1]:
         raise unusable(file.path, f"sample_rate is {rate} in its metadata")
     return rate

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -92,17 +93,28 @@ class Part:
 
 
 class Fetcher:
-    """A client for some downloads, one after the other. ``transport``: in place of the network."""
+    """A client for some downloads, one after the other. ``transport``: in place of the network.
+
+    Raises:
+        FetchFailed: the environment's proxy or certificates cannot be used.
+    """
 
     def __init__(
         self, *, stall_s: float = STALL_S, transport: httpx.BaseTransport | None = None
     ) -> None:
         self._stall_s = stall_s
-        self._client = httpx.Client(
-            transport=transport,
-            timeout=httpx.Timeout(stall_s, connect=min(_CONNECT_S, stall_s)),
-            headers={"Accept-Encoding": "identity", "User-Agent": f"FunSpeech/{__version__}"},
-        )
+        try:
+            self._client = httpx.Client(
+                transport=transport,
+                timeout=httpx.Timeout(stall_s, connect=min(_CONNECT_S, stall_s)),
+                headers={"Accept-Encoding": "identity", "User-Agent": f"FunSpeech/{__version__}"},
+            )
+        except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+            # What it takes from there it checks now, and each thing with another exception.
+            raise FetchFailed(
+                "the environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY or SSL_CERT_FILE "
+                f"cannot be used ({_line(error)}); proxies are http or https"
+            ) from None
 
     def __enter__(self) -> Fetcher:
         return self
@@ -164,17 +176,22 @@ class Fetcher:
     def _receive_all(self, url: str, part: Part, most_bytes: int, tell: Tell) -> None:
         most = part.size
         while True:
+            reason = f"{_host(url)} does not send the rest"
             try:
-                self._receive(url, part, most_bytes, tell)
-                return
+                if self._receive(url, part, most_bytes, tell):
+                    return
             except _BeginAnew:
                 part.discard()
+                continue
             except httpx.HTTPError as error:
-                if part.size <= most:
-                    raise FetchFailed(self._reason(error, url)) from None
-                most = part.size
+                reason = self._reason(error, url)
+            if part.size <= most:
+                raise FetchFailed(reason)
+            most = part.size
 
-    def _receive(self, url: str, part: Part, most_bytes: int, tell: Tell) -> None:
+    def _receive(self, url: str, part: Part, most_bytes: int, tell: Tell) -> bool:
+        """Whether the file is whole: a site may send less of a range than it was asked for (RFC
+        9110, 15.3.7)."""
         begin, origin = part.size, part.origin()
         tell("downloading", begin, 0)
         headers = {}
@@ -185,7 +202,7 @@ class Fetcher:
         with self._opened(url, headers) as response:
             if begin and response.status_code == 416:
                 if _length(response, r"bytes \*/(\d+)") == begin:
-                    return  # it is all there
+                    return True  # it is all there
                 raise _BeginAnew
             begin = _begin(response, begin, origin if origin.url == url else None)
             total = begin + int(response.headers.get("Content-Length", 0))
@@ -201,6 +218,8 @@ class Fetcher:
                     tell("downloading", stream.tell(), total)
                 stream.flush()
                 os.fsync(stream.fileno())
+                whole = _length(response, r"bytes \d+-\d+/(\d+)") if begin else None
+                return whole is None or stream.tell() >= whole
 
     @contextlib.contextmanager
     def _opened(self, url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
@@ -225,6 +244,8 @@ class Fetcher:
                 request = response.next_request
         except httpx.InvalidURL:
             raise FetchFailed(f"{_host(url)} redirects to no address") from None
+        except ValueError as error:  # names that are none, numbers of thousands of digits
+            raise FetchFailed(f"{_host(url)} answers nonsense ({_line(error)})") from None
         raise FetchFailed(f"{_host(url)} redirects too often")
 
     def _reason(self, error: httpx.HTTPError, url: str) -> str:
@@ -233,7 +254,7 @@ class Fetcher:
             return f"nothing has come from {host} for {self._stall_s:g} s"
         if isinstance(error, httpx.ConnectTimeout):
             return f"no connection to {host} (it does not answer)"
-        text = " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
+        text = _line(error)
         if isinstance(error, httpx.ConnectError):
             return f"no connection to {host} ({text})"
         return f"the connection to {host} broke off ({text})"
@@ -268,7 +289,8 @@ def _begin(response: httpx.Response, asked: int, origin: Origin | None) -> int:
 def _check_status(response: httpx.Response, wanted: int) -> None:
     if response.status_code != wanted:
         reason = f"{response.status_code} {response.reason_phrase}".strip()
-        raise FetchFailed(f"{response.url.host} answers {reason} for {response.url.path}")
+        path = response.url.raw_path.decode("ascii", "replace").partition("?")[0]
+        raise FetchFailed(f"{response.url.host} answers {reason} for {path}")
     _check_body(response)
 
 
@@ -295,4 +317,13 @@ def _length(response: httpx.Response, pattern: str) -> int | None:
 
 
 def _host(url: str) -> str:
-    return httpx.URL(url).host
+    try:
+        return httpx.URL(url).host
+    except (httpx.InvalidURL, ValueError):
+        return urlsplit(url).hostname or ""
+
+
+def _line(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    text = " ".join(str(error).split())[:_REASON_CHARS] or type(error).__name__
+    return "".join(char for char in text if char.isprintable())

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+import structlog
+
 from app.core.errors import EngineNotUsable
-from app.core.speech import Role as Half
+from app.core.speech import Role
 from app.engines import downloads, manifest
 from app.engines.downloads import Place, names_of
 from app.engines.manifest import File, Manifest
@@ -21,21 +24,23 @@ from app.engines.models import NO_SETTINGS, Model, ModelFiles, Pulled, Report, V
 from app.engines.reading import size_of
 from app.engines.sherpa import catalogue, mirrors
 from app.engines.sherpa.catalogue import Entry
-from app.engines.sherpa.choice import chosen
-from app.engines.sherpa.delivery import Delivery, make_way
+from app.engines.sherpa.choice import Look, chosen, left_out, to_pull
+from app.engines.sherpa.delivery import Delivery, NotOnMirrors, make_way
 from app.engines.sherpa.fetch import FetchFailed
-from app.engines.sherpa.kinds import Role, find_model
+from app.engines.sherpa.kinds import ModelRole, find_model
 from app.engines.sherpa.mirrors import Mirror
 from app.engines.sherpa.settings import SherpaOptions, own_folder, setting_of
 from app.engines.sherpa.voice_kinds import find_voice_model
+
+log = structlog.get_logger(__name__)
 
 _FOLDER: Final = "sherpa"
 _NAME_CHARS: Final = 80
 
 
 def folders(
-    options: SherpaOptions, half: Half, progress: Callable[[str], None]
-) -> dict[Role, Path]:
+    options: SherpaOptions, half: Role, progress: Callable[[str], None]
+) -> dict[ModelRole, Path]:
     """The folders of the models to load for recognition or for synthesis. Models of the catalogue
     that are not here are downloaded first; ``progress`` is called every few seconds meanwhile.
 
@@ -43,14 +48,27 @@ def folders(
         EngineNotUsable: the settings make no sense, or a model is missing or damaged; the text has
             the command that mends it.
     """
-    cache = options.cache
-    models = chosen(options, half, lambda name: _state(name, cache))
+    models = _models(options, half)
+    for name in left_out(options, half, _look(options.cache)):
+        log.warning("a damaged model is left out", model=name, mend=f"funspeech models pull {name}")
     return {role: _ensure(role, model, options, progress) for role, model in models.items()}
 
 
-def _state(name: str, cache: Path) -> downloads.State:
-    entry = catalogue.find(name)
-    return "absent" if entry is None else locate(entry, cache).state
+def _models(options: SherpaOptions, half: Role) -> dict[ModelRole, str]:
+    """What to load, with folders of the owner's looked for."""
+    models = chosen(options, half, _look(options.cache))
+    for role, model in models.items():
+        if catalogue.find(model) is None:
+            _existing(role, model)
+    return models
+
+
+def _look(cache: Path) -> Look:
+    def look(name: str) -> downloads.State:
+        entry = catalogue.find(name)
+        return "absent" if entry is None else locate(entry, cache).state
+
+    return look
 
 
 def locate(entry: Entry, cache: Path) -> Place:
@@ -59,7 +77,7 @@ def locate(entry: Entry, cache: Path) -> Place:
 
 
 def _ensure(
-    role: Role, model: str, options: SherpaOptions, progress: Callable[[str], None]
+    role: ModelRole, model: str, options: SherpaOptions, progress: Callable[[str], None]
 ) -> Path:
     entry = catalogue.find(model)
     if entry is None:
@@ -71,7 +89,7 @@ def _ensure(
     return _fetch(entry, options.cache, sites, downloads.told(progress), again=False).folder
 
 
-def _existing(role: Role, model: str) -> Path:
+def _existing(role: ModelRole, model: str) -> Path:
     folder = own_folder(role, model)
     if downloads.folder_of(model) is None:
         names = ", ".join(entry.name for entry in catalogue.of_role(role))
@@ -91,11 +109,14 @@ def _fetch(
     """Download what is not there, one process at a time. ``again``: a model that is whole, too, is
     compared with its checksums."""
     model = entry.model
+    place = locate(entry, cache)
+    if again and place.state == "complete" and _is_undamaged(entry, place.folder, report):
+        return Pulled(place.folder, 0)  # the folder may be one that cannot be written to
     with downloads.writing(cache, model), downloads.alone(model, cache, report):
         place = locate(entry, cache)
         if place.state == "complete" and not again:
             return Pulled(place.folder, 0)  # another process has fetched it meanwhile
-        folder, known = place.folder, manifest.read(place.folder, names_of(model))
+        folder, known = place.folder, _known(entry, place.folder)
         if known is not None and (known.source, known.revision) != (model.source, model.revision):
             for name in names_of(model):  # an earlier choice of ours under this name
                 downloads.remove(model, folder / name)
@@ -108,16 +129,44 @@ def _fetch(
         return _download(entry, folder, sites, report)
 
 
+def _known(entry: Entry, folder: Path) -> Manifest | None:
+    """The manifest of a folder, with the catalogue's checksums before its own: the folder may have
+    come from somebody else."""
+    found = manifest.read(folder, names_of(entry.model))
+    if found is None:
+        return None
+    files = dict(found.files)
+    for item in entry.files:
+        size = size_of(folder / item.name)
+        if item.sha256 and (item.name in files or size):
+            known = files.get(item.name)
+            files[item.name] = File(known.size if known else size or 0, item.sha256)
+    return msgspec.structs.replace(found, files=files)
+
+
+def _is_undamaged(entry: Entry, folder: Path, report: Report) -> bool:
+    known = _known(entry, folder)
+    model = entry.model
+    if known is None or (known.source, known.revision) != (model.source, model.revision):
+        return False
+    try:
+        return not downloads.damage(model, folder, known, report)
+    except OSError:
+        return False  # told where it is mended
+
+
 def _download(entry: Entry, folder: Path, sites: Sequence[Mirror], report: Report) -> Pulled:
     folder.mkdir(parents=True, exist_ok=True)
     make_way(entry, folder)
     before = manifest.read(folder, names_of(entry.model))
     manifest.remove(folder)
     delivery = Delivery(entry, folder, report)
-    if before is None:
-        delivery.check_present()
+    delivery.check_present()
     try:
         delivery.bring(sites)
+    except NotOnMirrors as error:
+        remedy = "name a place like the releases of sherpa-onnx in SHERPA_MIRRORS, too: release=URL"
+        raise downloads.failed(entry.model, error, remedy) from None
     except FetchFailed as error:
         raise downloads.failed(entry.model, error) from None
     _check(entry, folder, delivery)
@@ -167,10 +216,15 @@ class _SherpaFiles:
     def models(self) -> Sequence[Model]:
         return tuple(entry.model for entry in catalogue.ENTRIES)
 
-    def needed(self, settings: Mapping[str, object], role: Half, *, on_card: bool) -> Sequence[str]:
+    def needed(self, settings: Mapping[str, object], role: Role, *, on_card: bool) -> Sequence[str]:
+        return tuple(_models(SherpaOptions.parse(settings), role).values())
+
+    def to_pull(
+        self, settings: Mapping[str, object], role: Role, *, on_card: bool
+    ) -> Sequence[str]:
         options = SherpaOptions.parse(settings)
-        models = chosen(options, role, lambda name: _state(name, options.cache))
-        return tuple(models.values())
+        _models(options, role)
+        return to_pull(options, role, _look(options.cache))
 
     def inspect(self, model: str, cache: Path) -> Verdict:
         entry = catalogue.find(model)
@@ -179,21 +233,22 @@ class _SherpaFiles:
         place = locate(entry, cache)
         if place.state == "absent":
             return Verdict(None, ("it is not here",), checked=False)
-        return Verdict(place.folder, place.faults, checked=False)
+        damaged = place.state == "damaged"
+        return Verdict(place.folder, place.faults, checked=False, damaged=damaged)
 
     def verify(self, model: str, cache: Path, report: Report) -> Verdict:
         found = self.inspect(model, cache)
         entry = catalogue.find(model)
         if entry is None or found.folder is None:
             return found
-        known = manifest.read(found.folder, names_of(entry.model))
+        known = _known(entry, found.folder)
         if known is None:
             return found
         faults = downloads.damage(entry.model, found.folder, known, report).values()
         note = ""
         if known.recorded:
             note = f"as it was downloaded: no checksum was published of {', '.join(known.recorded)}"
-        return Verdict(found.folder, tuple(faults), checked=True, note=note)
+        return Verdict(found.folder, tuple(faults), checked=True, note=note, damaged=bool(faults))
 
     def pull(
         self,
@@ -216,8 +271,9 @@ def _verdict_of_own(model: str) -> Verdict:
     folder = downloads.folder_of(model)
     if folder is None:
         return Verdict(None, ("there is no model and no folder of this name",), checked=False)
-    has_models = any(size_of(path) for path in folder.glob("*.onnx"))
-    return Verdict(folder, () if has_models else ("it has no .onnx file",), checked=False)
+    if any(size_of(path) for path in folder.glob("*.onnx")):
+        return Verdict(folder, (), checked=False)
+    return Verdict(folder, ("it has no .onnx file",), checked=False, damaged=True)
 
 
 MODEL_FILES: Final[ModelFiles] = _SherpaFiles()

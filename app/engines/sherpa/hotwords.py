@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from app.engines.sherpa.kinds import Model
-from app.engines.sherpa.onnx_file import unusable
+from app.engines.sherpa.folder import lines_of, unusable
+from app.engines.sherpa.kinds import FoundModel
 
 Unit = Literal["cjkchar", "bpe", "cjkchar+bpe"]
 
@@ -40,7 +40,7 @@ class Hotwords:
         EngineNotUsable: bpe.vocab is damaged.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: FoundModel) -> None:
         symbols = [symbol for symbol in model.symbols if not symbol.startswith("<")]
         self._wide = {symbol for symbol in symbols if len(symbol) == 1 and not symbol.isascii()}
         self._wide.discard(_NEW_WORD)
@@ -82,16 +82,13 @@ class Hotwords:
         return phrase if known else ""
 
 
-def _check_vocabulary(model: Model) -> None:
+def _check_vocabulary(model: FoundModel) -> None:
     """Whether bpe.vocab has "piece score" lines."""
     path = model.bpe_vocabulary
     assert path is not None
     try:
-        lines = path.read_bytes().rstrip().split(b"\n")
-        for line in lines:
+        for line in lines_of(path):
             _, score = line.split()
             float(score)
-    except OSError as error:
-        raise unusable(path, error.strerror or error) from None
     except ValueError:
         raise unusable(path, 'it is not "piece score" lines') from None

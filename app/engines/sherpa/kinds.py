@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Final, Literal
 
 from app.core.errors import EngineNotUsable
-from app.engines.sherpa.onnx_file import OnnxFile, read_onnx, unusable
+from app.engines.sherpa.folder import lines_of, onnx_paths, the_file, unusable
+from app.engines.sherpa.onnx_file import OnnxFile, read_onnx
 
 Kind = Literal[
     "transducer", "ctc", "streaming Paraformer", "SenseVoice", "Paraformer", "ct-transformer"
 ]
-Role = Literal["streaming", "offline", "punctuation", "voice"]
+ModelRole = Literal["streaming", "offline", "punctuation", "voice"]
 """What a model is for; those for "voice" are in ``voice_kinds.py``."""
 
-KINDS: Final[dict[Role, tuple[Kind, ...]]] = {
+KINDS: Final[dict[ModelRole, tuple[Kind, ...]]] = {
     "streaming": ("transducer", "ctc", "streaming Paraformer"),
     "offline": ("SenseVoice", "Paraformer"),
     "punctuation": ("ct-transformer",),
@@ -30,12 +31,17 @@ KINDS: Final[dict[Role, tuple[Kind, ...]]] = {
 
 TOKENS: Final = "tokens.txt"
 BPE_VOCABULARY: Final = "bpe.vocab"
+SAMPLE_RATE: Final = 16_000
+"""Of the audio that all models of recognition take, in Hz."""
+RATES: Final = (8_000, 48_000)
+"""Those in Hz that other models of sound may have."""
 FRAME_MS: Final = 10
 _MELS: Final = 80
-_INT8: Final = ".int8.onnx"
 _PARTS: Final = ("encoder", "decoder", "joiner")
 _CHUNK_OF_PARAFORMER_MS: Final = 600
 """Audio in a chunk: the runtime has no other (online-recognizer-paraformer-impl.h)."""
+_TAIL_OF_PARAFORMER_MS: Final = 100
+"""Silence after which a tone at the very end was heard wherever it began (2.0.1, seen)."""
 _LAYERS: Final = ("num_encoder_layers", "encoder_dims", "cnn_module_kernels", "left_context_len")
 _LISTS: Final[dict[str, tuple[str, ...]]] = {
     "zipformer": (*_LAYERS, "attention_dims"),
@@ -50,7 +56,7 @@ _SENSE_VOICE_KEYS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class FoundModel:
     """A folder's model, fit for the runtime.
 
     ``files``: by what the runtime calls them (encoder, model …). ``symbols``: of ``tokens``, by
@@ -80,20 +86,18 @@ class Model:
         return path if path.is_file() else None
 
 
-def find_model(folder: Path, role: Role) -> Model:
+def find_model(folder: Path, role: ModelRole) -> FoundModel:
     """The model in ``folder``; int8 files are taken before others.
 
     Raises:
         EngineNotUsable: there is none for this role, or the runtime could not work with it.
     """
-    if not folder.is_dir():
-        raise EngineNotUsable(f"there is no folder {folder}")
-    paths = [path for path in sorted(folder.glob("*.onnx")) if path.is_file()]
-    if any(path.name.startswith("encoder") for path in paths):
+    paths = onnx_paths(folder)
+    whole = [path for path in paths if not path.name.startswith(_PARTS)]
+    if any(path.name.startswith("encoder") for path in paths) or (paths and not whole):
         model = _of_parts(folder, paths)
     else:
-        whole = [path for path in paths if not path.name.startswith(_PARTS)]
-        model = _of_one_file(folder, read_onnx(chosen(folder, whole, "model")))
+        model = _of_one_file(folder, read_onnx(the_file(folder, whole, "*.onnx")))
     if model.kind not in KINDS[role]:
         raise EngineNotUsable(
             f"{folder} has a {model.kind} model, which is not for {role}; for {role} are "
@@ -102,16 +106,16 @@ def find_model(folder: Path, role: Role) -> Model:
     return model
 
 
-def _of_parts(folder: Path, paths: Sequence[Path]) -> Model:
+def _of_parts(folder: Path, paths: Sequence[Path]) -> FoundModel:
     found = {part: [path for path in paths if path.name.startswith(part)] for part in _PARTS}
     names = _PARTS if found["joiner"] else _PARTS[:2]
-    files = {name: read_onnx(chosen(folder, found[name], name)) for name in names}
+    files = {name: read_onnx(the_file(folder, found[name], f"{name}*.onnx")) for name in names}
     if "joiner" in files:
         return _transducer(folder, files)
     return _streaming_paraformer(folder, files)
 
 
-def _of_one_file(folder: Path, file: OnnxFile) -> Model:
+def _of_one_file(folder: Path, file: OnnxFile) -> FoundModel:
     known = file.metadata
     if "punctuations" in known:
         return _ct_transformer(folder, file)
@@ -124,26 +128,10 @@ def _of_one_file(folder: Path, file: OnnxFile) -> Model:
     raise unusable(file.path, "by its metadata it is no model of a kind that is known here")
 
 
-def chosen(folder: Path, paths: Sequence[Path], part: str) -> Path:
-    """The only int8 file of ``paths``, or the only file at all; ``part``: how its name begins.
-
-    Raises:
-        EngineNotUsable: there is none, or more than one.
-    """
-    small = [path for path in paths if path.name.endswith(_INT8)]
-    choice = small or paths
-    if not choice:
-        raise EngineNotUsable(f"{folder} has no {part}*.onnx")
-    if len(choice) > 1:
-        names = ", ".join(path.name for path in choice[:4])
-        raise EngineNotUsable(f"{folder} has several files to choose from: {names}")
-    return choice[0]
-
-
 # Kinds
 
 
-def _transducer(folder: Path, files: dict[str, OnnxFile]) -> Model:
+def _transducer(folder: Path, files: dict[str, OnnxFile]) -> FoundModel:
     encoder, decoder = files["encoder"], files["decoder"]
     model_type = encoder.text("model_type")
     if model_type not in _LISTS:
@@ -156,7 +144,7 @@ def _transducer(folder: Path, files: dict[str, OnnxFile]) -> Model:
     return _model("transducer", folder, files, symbols, chunk_ms, tail_ms)
 
 
-def _ctc(folder: Path, file: OnnxFile) -> Model:
+def _ctc(folder: Path, file: OnnxFile) -> FoundModel:
     chunk_ms, tail_ms = _chunk(file, "zipformer2")
     size = file.outputs[0][-1] if file.outputs[0] else None
     if not size:
@@ -176,18 +164,25 @@ def _chunk(file: OnnxFile, model_type: str) -> tuple[int, int]:
     return step * FRAME_MS, (file.number("T", least=step) + 1) * FRAME_MS
 
 
-def _streaming_paraformer(folder: Path, files: dict[str, OnnxFile]) -> Model:
+def _streaming_paraformer(folder: Path, files: dict[str, OnnxFile]) -> FoundModel:
     encoder = files["encoder"]
     _check_stacking(encoder)
     for key in ("encoder_output_size", "decoder_num_blocks", "decoder_kernel_size"):
         encoder.number(key, least=1)
     symbols = read_symbols(folder, encoder.number("vocab_size", least=1))
-    model = _model("streaming Paraformer", folder, files, symbols, _CHUNK_OF_PARAFORMER_MS, 100)
-    # In a call the runtime decodes one after the other.
+    model = _model(
+        "streaming Paraformer",
+        folder,
+        files,
+        symbols,
+        _CHUNK_OF_PARAFORMER_MS,
+        _TAIL_OF_PARAFORMER_MS,
+    )
+    # In a call the runtime decodes one after the other, so a scale for a call is one for a stream.
     return replace(model, word_times=False, batches=True)
 
 
-def _sense_voice(folder: Path, file: OnnxFile) -> Model:
+def _sense_voice(folder: Path, file: OnnxFile) -> FoundModel:
     _check_stacking(file)
     for key in _SENSE_VOICE_KEYS:
         file.number(key)
@@ -197,7 +192,7 @@ def _sense_voice(folder: Path, file: OnnxFile) -> Model:
     return _model("SenseVoice", folder, {"model": file}, symbols)
 
 
-def _paraformer(folder: Path, file: OnnxFile) -> Model:
+def _paraformer(folder: Path, file: OnnxFile) -> FoundModel:
     _check_stacking(file)
     symbols = read_symbols(folder, file.number("vocab_size", least=1))
     if "</s>" not in symbols:
@@ -207,7 +202,7 @@ def _paraformer(folder: Path, file: OnnxFile) -> Model:
     return replace(model, word_times=len(file.outputs) > 2)
 
 
-def _ct_transformer(folder: Path, file: OnnxFile) -> Model:
+def _ct_transformer(folder: Path, file: OnnxFile) -> FoundModel:
     words, marks = file.text("tokens").split("|"), file.text("punctuations").split("|")
     size = file.number("vocab_size", least=1)
     if len(words) != size:
@@ -234,8 +229,8 @@ def _model(
     symbols: tuple[str, ...],
     chunk_ms: int = 0,
     tail_ms: int = 0,
-) -> Model:
-    return Model(
+) -> FoundModel:
+    return FoundModel(
         kind,
         folder,
         {name: file.path for name, file in files.items()},
@@ -271,13 +266,8 @@ def read_all_symbols(folder: Path) -> dict[int, str]:
         EngineNotUsable: the file cannot be read, or has none.
     """
     path = folder / TOKENS
-    try:
-        # As bytes: what else Unicode takes for a space or the end of a line may be a symbol.
-        lines = path.read_bytes().rstrip().split(b"\n")
-    except OSError as error:
-        raise unusable(path, error.strerror or error) from None
     found: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         *symbol, token = line.split() or [b""]
         if len(symbol) > 1 or not token.isdigit():
             raise unusable(path, f"line {number} is not a symbol and its number")

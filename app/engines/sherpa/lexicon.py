@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from app.core.errors import EngineNotUsable
-from app.engines.sherpa.onnx_file import unusable
+from app.engines.sherpa.folder import lines_of, unusable
+from app.engines.sherpa.languages import HAN
 
 Language = Literal["zh", "en"]
 
 _AMERICAN: Final = "lexicon-us-en.txt"
 _BRITISH: Final = "lexicon-gb-en.txt"
-_HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _LATIN: Final = re.compile(r"[a-z][a-z']*")
 _ENGLISH_SHARE: Final = 50
 """A lexicon with one Latin word in so many is one of English, too: Chinese ones have a few."""
@@ -63,7 +63,7 @@ def read_lexicon(folder: Path, symbols: frozenset[str], *, with_tones: bool = Fa
     characters: set[str] = set()
     for path in paths:
         for word in _words(path, symbols, with_tones=with_tones):
-            han += _HAN.search(word) is not None
+            han += HAN.search(word) is not None
             if _LATIN.fullmatch(word):
                 latin.add(word)
             else:
@@ -78,12 +78,8 @@ def read_lexicon(folder: Path, symbols: frozenset[str], *, with_tones: bool = Fa
 
 def _words(path: Path, symbols: frozenset[str], *, with_tones: bool) -> Iterator[str]:
     """The words of a file whose phones are the model's, in lower case."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise unusable(path, error.strerror or error) from None
     found = False
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         word, *phones = line.decode("utf-8", "replace").split() or [""]
         if with_tones:
             phones, tones = phones[: len(phones) // 2], phones[len(phones) // 2 :]

@@ -65,13 +65,17 @@ class Mirror:
 
 
 def parse(text: str) -> tuple[Mirror, ...]:
-    """The mirrors of SHERPA_MIRRORS, in its order; the publishers' own sites for an empty one.
+    """The mirrors of SHERPA_MIRRORS, in its order; the publishers' own sites for an empty one. An
+    address may have a user and a password, which are not shown.
 
     Raises:
         EngineNotUsable: it is not a list of ``LAYOUT=URL``.
     """
     parts = [part.strip() for part in (text.strip() or PUBLISHERS).split(",")]
-    return tuple(_mirror(part) for part in parts if part)
+    mirrors = tuple(_mirror(part) for part in parts if part)
+    if not mirrors:
+        raise EngineNotUsable("SHERPA_MIRRORS has no hf=URL, release=URL or modelscope=URL")
+    return mirrors
 
 
 def _mirror(part: str) -> Mirror:
@@ -79,21 +83,26 @@ def _mirror(part: str) -> Mirror:
     layout = next((known for known in get_args(Layout) if known == kind.strip().lower()), None)
     if layout is None:
         raise EngineNotUsable(
-            f"SHERPA_MIRRORS: {part[:80]!r} is not hf=URL, release=URL or modelscope=URL"
+            f"SHERPA_MIRRORS: {_shown(part)!r} is not hf=URL, release=URL or modelscope=URL"
         )
     base = base.strip().rstrip("/")
     if not _is_site(base):
         raise EngineNotUsable(
-            f"SHERPA_MIRRORS: {base[:80]!r} is no address like https://HOST or https://HOST/PATH"
+            f"SHERPA_MIRRORS: {_shown(base)!r} is no address like https://HOST or https://HOST/PATH"
         )
     return Mirror(layout, base)
+
+
+def _shown(text: str) -> str:
+    return text.rpartition("@")[2][:80]
 
 
 def _is_site(base: str) -> bool:
     try:
         url = httpx.URL(base)
+        scheme, host = url.scheme, url.host  # which decodes names of other scripts
         urlsplit(base)  # which refuses half an IPv6 address
     except (httpx.InvalidURL, ValueError):
         return False
     plain = base.isascii() and " " not in base and "?" not in base and "#" not in base
-    return plain and url.scheme in ("http", "https") and bool(url.host)
+    return plain and scheme in ("http", "https") and bool(host)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import sherpa_onnx
 
 from app.core.speech import RecognitionOptions
-from app.engines.base import (
-    MAX_PADDING,
-    Hypothesis,
-    OfflineCapabilities,
-    Progress,
-    Segment,
-)
-from app.engines.sensevoice_tags import read_tags
-from app.engines.sherpa.kinds import Model
+from app.engines.base import Hypothesis, OfflineCapabilities, Progress, Segment
+from app.engines.buckets import buckets
+from app.engines.sensevoice_tags import read_tags, wants_figures
+from app.engines.sherpa.kinds import SAMPLE_RATE, FoundModel
 from app.engines.sherpa.languages import languages_of
 from app.engines.sherpa.settings import SherpaOptions
 from app.engines.sherpa.spelling import words_of
 
-SAMPLE_RATE: Final = 16_000
 MAX_BATCH_S: Final = 10.0
 """On a CPU a call of this length is long enough to be efficient."""
 _SHORTEST: Final = SAMPLE_RATE * 60 // 1000
@@ -36,7 +30,7 @@ class BatchedRecognizer:
     for audio, and of a model whose inputs depend on each other in a call.
     """
 
-    def __init__(self, recognizer: Any, model: Model, *, max_batch: int) -> None:
+    def __init__(self, recognizer: Any, model: FoundModel, *, max_batch: int) -> None:
         self._recognizer = recognizer
         self._has_tags = model.kind == "SenseVoice"
         self._most = max_batch if model.batches and self._has_tags else 1
@@ -65,7 +59,9 @@ class BatchedRecognizer:
                 found[place] = ValueError("the audio has samples that are no numbers")
             elif segment.samples.size >= _SHORTEST:
                 usable.append(place)
-        for places in self._calls({place: batch[place].samples.size for place in usable}):
+        lengths = [batch[place].samples.size for place in usable]
+        for group in buckets(lengths, int(MAX_BATCH_S * SAMPLE_RATE), most=self._most):
+            places = [usable[index] for index in group]
             try:
                 results = self._heard([batch[place] for place in places])
             except Exception as error:
@@ -74,28 +70,13 @@ class BatchedRecognizer:
                 found[place] = result
         return found
 
-    def _calls(self, lengths: dict[int, int]) -> Iterator[list[int]]:
-        """The places, in groups of similar length: the shortest first."""
-        group: list[int] = []
-        useful = 0
-        for place in sorted(lengths, key=lengths.__getitem__):
-            padded = (len(group) + 1) * lengths[place]
-            fits = len(group) < self._most and padded <= MAX_BATCH_S * SAMPLE_RATE
-            if group and not (fits and useful + lengths[place] >= (1 - MAX_PADDING) * padded):
-                yield group
-                group, useful = [], 0
-            group.append(place)
-            useful += lengths[place]
-        if group:
-            yield group
-
     def _heard(self, segments: Sequence[Segment]) -> list[Hypothesis | Exception]:
         streams = []
         for segment in segments:
             stream = self._recognizer.create_stream()
             stream.accept_waveform(SAMPLE_RATE, np.clip(segment.samples, -1.0, 1.0))
             if self._has_tags:
-                stream.set_option("use_itn", "1" if _wants_figures(segment.options) else "0")
+                stream.set_option("use_itn", "1" if wants_figures(segment.options) else "0")
             streams.append(stream)
         self._recognizer.decode_streams(streams)
         return [
@@ -127,16 +108,13 @@ class BatchedRecognizer:
             language=tags.language,
             emotion=tags.emotion,
             events=tags.events,
-            finished=_wants_figures(segment.options),
+            finished=wants_figures(segment.options),
         )
 
 
-def _wants_figures(options: RecognitionOptions) -> bool:
-    """Figures and punctuation come together in SenseVoice: only where both are asked for."""
-    return options.punctuation and options.inverse_text_normalization
-
-
-def load_offline(model: Model, options: SherpaOptions, progress: Progress) -> BatchedRecognizer:
+def load_offline(
+    model: FoundModel, options: SherpaOptions, progress: Progress
+) -> BatchedRecognizer:
     """The recogniser of an offline model. Slow and blocking.
 
     SenseVoice finds the language itself: the runtime takes one only for all of a recogniser.

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from app.core.errors import EngineNotUsable
+from app.engines.reading import check_file, size_of
+from app.engines.sherpa.folder import unusable
 from app.engines.sherpa.wire import VARINT, Damaged, chunks, varint
 
 _GRAPH: Final = 7
 _METADATA: Final = 14
 _GRAPH_OUTPUT: Final = 12
 
-_QUANTISED_BY_CALL: Final = b"DynamicQuantizeLinear"
+_QUANTISED_BY_CALL: Final = b"DynamicQuantize"
+"""So begin the names of the operators that find a scale: …Linear, …MatMul and …LSTM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,6 @@ class OnnxFile:
             raise unusable(self.path, f"{key} in its metadata has {len(found)} of {count} numbers")
 
 
-def unusable(path: Path, reason: object) -> EngineNotUsable:
-    """The error of a file that cannot be used, in one line."""
-    return EngineNotUsable(f"{path} is not usable: {' '.join(str(reason).split())}")
-
-
 def read_onnx(path: Path) -> OnnxFile:
     """What ``path`` tells of itself; milliseconds for hundreds of megabytes.
 
@@ -98,13 +95,14 @@ def read_onnx(path: Path) -> OnnxFile:
         EngineNotUsable: it cannot be read, is cut short, or is no ONNX model.
     """
     try:
+        check_file(path)
+        if not size_of(path):
+            raise ValueError("it is empty")  # which cannot be mapped
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _parsed(path, cast(bytes, data))  # which it is like, in all that is used here
     except OSError as error:
         raise unusable(path, error.strerror or error) from None
-    except ValueError:
-        raise unusable(path, "it is empty") from None
-    except Damaged as error:
+    except (Damaged, ValueError) as error:
         raise unusable(path, error) from None
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sherpa_onnx
 
 from app.engines.base import Progress
-from app.engines.sherpa.kinds import Model
+from app.engines.sherpa.kinds import FoundModel
 from app.engines.sherpa.settings import SherpaOptions
 
 _ASCII_MARKS: Final = {"，": ",", "。": ".", "？": "?"}
@@ -86,7 +86,7 @@ def _is_known(char: str) -> bool:
 
 
 def load_punctuators(
-    model: Model, options: SherpaOptions, progress: Progress
+    model: FoundModel, options: SherpaOptions, progress: Progress
 ) -> tuple[CtPunctuator, CtPunctuator]:
     """Of one loaded model: the punctuator of final texts, and that of interim ones. Slow and
     blocking.

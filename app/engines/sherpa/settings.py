@@ -12,7 +12,8 @@ import msgspec
 from app.core.errors import EngineNotUsable
 from app.core.paths import expanded
 from app.engines.options import converted, named
-from app.engines.sherpa.kinds import Role
+from app.engines.sherpa import mirrors
+from app.engines.sherpa.kinds import ModelRole
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -77,15 +78,17 @@ class SherpaOptions:
         for path in ("cache", "voices_dir"):  # a worker gets its settings as JSON
             if path in found:
                 found[path] = _expanded(path, str(found[path]))
-        return converted(found, cls, _NAMES)
+        options = converted(found, cls, _NAMES)
+        mirrors.parse(options.mirrors)  # also where nothing is to be downloaded yet
+        return options
 
 
-def setting_of(role: Role) -> str:
+def setting_of(role: ModelRole) -> str:
     """The name of the setting that chooses the model for a role."""
     return _NAMES[f"{role}_model"]
 
 
-def own_folder(role: Role, model: str) -> Path:
+def own_folder(role: ModelRole, model: str) -> Path:
     """What the owner has set for a role, as a path.
 
     Raises:

@@ -13,12 +13,11 @@ from app.audio.pcm import Float32
 from app.core.speech import RecognitionOptions
 from app.engines.base import Feed, Hypothesis, Progress, RecognizerCapabilities
 from app.engines.sherpa.hotwords import Hotwords
-from app.engines.sherpa.kinds import Model
+from app.engines.sherpa.kinds import SAMPLE_RATE, FoundModel
 from app.engines.sherpa.languages import languages_of
 from app.engines.sherpa.settings import SherpaOptions
 from app.engines.sherpa.spelling import words_of
 
-SAMPLE_RATE: Final = 16_000
 _LONGEST_STEP_MS: Final = 640
 _USUAL_SCORE: Final = 2.0
 """Of a hotword without a weight; ours all have one."""
@@ -52,7 +51,7 @@ class StreamingRecognizer:
     def __init__(
         self,
         recognizer: Any,
-        model: Model,
+        model: FoundModel,
         *,
         hotwords: Hotwords | None,
         slots: int,
@@ -234,7 +233,9 @@ def _stream(feed: Feed) -> _Stream:
     return feed.stream
 
 
-def load_streaming(model: Model, options: SherpaOptions, progress: Progress) -> StreamingRecognizer:
+def load_streaming(
+    model: FoundModel, options: SherpaOptions, progress: Progress
+) -> StreamingRecognizer:
     """The recogniser of a streaming model. Slow and blocking.
 
     Raises:

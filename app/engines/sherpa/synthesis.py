@@ -28,8 +28,8 @@ from app.core.errors import EngineNotUsable, InvalidText, UnknownVoice
 from app.core.speech import Utterance, Voice
 from app.engines.base import Piece, Progress, SynthesizerCapabilities
 from app.engines.sherpa.clones import Clone, read_clones
-from app.engines.sherpa.onnx_file import unusable
-from app.engines.sherpa.reading import Reader
+from app.engines.sherpa.folder import refusals
+from app.engines.sherpa.pronounceable import Reader
 from app.engines.sherpa.settings import SherpaOptions
 from app.engines.sherpa.voice_kinds import VoiceKind, VoiceModel
 from app.engines.sherpa.voices import speakers_of, tags_of
@@ -190,11 +190,8 @@ def load_synthesizer(
     """
     name = model.folder.name
     progress(f"loading {name}")
-    try:
+    with refusals(model.folder):
         runtime = _runtime(model, options)
-    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-        lines = str(error).strip().splitlines() or ["the runtime does not say why"]
-        raise unusable(model.folder, lines[0][:300]) from error
     tags, notice = tags_of(model), f"{name}; on the CPU"
     if model.kind != "ZipVoice":
         voices = [(each.voice, _by_number(runtime, each.number)) for each in speakers_of(model)]

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Final, Literal
 
 from app.core.errors import EngineNotUsable
-from app.engines.sherpa.kinds import TOKENS, chosen, read_all_symbols
+from app.engines.sherpa.folder import onnx_paths, the_file, unusable
+from app.engines.sherpa.kinds import RATES, TOKENS, read_all_symbols
 from app.engines.sherpa.lexicon import Language, Lexicon, read_lexicon
-from app.engines.sherpa.onnx_file import OnnxFile, read_onnx, unusable
+from app.engines.sherpa.onnx_file import OnnxFile, read_onnx
 
 VoiceKind = Literal["Kokoro", "Matcha", "Melo", "VITS", "ZipVoice"]
 
 STYLES: Final = "voices.bin"
 _VOCODERS: Final = ("vocoder", "vocos", "hifigan")
 """How the names of their files begin."""
-_RATES: Final = (8_000, 48_000)
+_VOCODER_FILES: Final = " or ".join(f"{name}*.onnx" for name in _VOCODERS)
 _MOST_VOICES: Final = 2_000
 _MOST: Final = 16_384
 """Of anything that is a number of samples or channels."""
@@ -78,16 +79,14 @@ def find_voice_model(folder: Path) -> VoiceModel:
     Raises:
         EngineNotUsable: there is none, or the runtime could not work with it.
     """
-    if not folder.is_dir():
-        raise EngineNotUsable(f"there is no folder {folder}")
-    paths = [path for path in sorted(folder.glob("*.onnx")) if path.is_file()]
+    paths = onnx_paths(folder)
     vocoders = [path for path in paths if path.name.startswith(_VOCODERS)]
     models = [path for path in paths if path not in vocoders]
     if any("encoder" in path.name for path in models):
         if not vocoders:
             raise EngineNotUsable(f"{folder} has no model of a voice, or no vocoder (vocos*.onnx)")
         return _zipvoice(folder, models, vocoders)
-    file = read_onnx(chosen(folder, models, "model"))
+    file = read_onnx(the_file(folder, models, "*.onnx"))
     known = file.metadata
     if "style_dim" in known:
         return _kokoro(folder, file)
@@ -153,7 +152,7 @@ def _vits(folder: Path, file: OnnxFile) -> VoiceModel:
 
 def _zipvoice(folder: Path, models: Sequence[Path], vocoders: Sequence[Path]) -> VoiceModel:
     encoder, decoder = (
-        read_onnx(chosen(folder, [path for path in models if part in path.name], part))
+        read_onnx(the_file(folder, [p for p in models if part in p.name], f"*{part}*.onnx"))
         for part in ("encoder", "decoder")
     )
     _optional(encoder, "use_espeak")
@@ -172,7 +171,7 @@ def _zipvoice(folder: Path, models: Sequence[Path], vocoders: Sequence[Path]) ->
 
 
 def _vocoder(folder: Path, paths: Sequence[Path], rate: int, types: Sequence[str]) -> Path:
-    file = read_onnx(chosen(folder, paths, "vocoder* or vocos"))
+    file = read_onnx(the_file(folder, paths, _VOCODER_FILES))
     if file.text("model_type") not in types:
         raise unusable(file.path, f"model_type in its metadata is not {' or '.join(types)}")
     if _rate(file) != rate:
@@ -209,7 +208,7 @@ def _model(
 
 
 def _rate(file: OnnxFile) -> int:
-    return _number(file, "sample_rate", *_RATES)
+    return _number(file, "sample_rate", *RATES)
 
 
 def _number(file: OnnxFile, key: str, least: int, most: int) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.core.speech import Gender, Voice
-from app.engines.sherpa.onnx_file import unusable
+from app.engines.sherpa.folder import unusable
 from app.engines.sherpa.voice_kinds import VoiceModel
 
 _PRESETS: Final[tuple[tuple[str, str, Gender], ...]] = (

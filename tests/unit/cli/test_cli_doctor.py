@@ -58,6 +58,17 @@ def test_engine_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.check_engine(Config(asr_engine="nothing"), "asr").level == "FAIL"
 
 
+def test_engine_that_a_wrong_setting_keeps_from_being_chosen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("app.engines.registry.has_nvidia_card", lambda: False)
+    config = Config(modelscope_cache=tmp_path, sherpa_streaming_model="zh-smal")
+    finding = checks.check_engine(config, "asr")
+    assert finding.level == "FAIL"
+    assert "there is no folder zh-smal" in finding.text
+
+
 def gpu_levels(found: list[str] | str, **settings: str) -> list[str]:
     config = Config.model_validate(settings)
     return [finding.level for finding in checks.check_gpus(config, found)]
@@ -121,6 +132,17 @@ def test_port_taken_by_us(server: Any) -> None:
     assert checks.check_port(port_config(server.port)).level == "WARN"
     server.pages["/health"] = {"status": "up"}  # some other program's
     assert checks.check_port(port_config(server.port)).level == "FAIL"
+
+
+def test_port_taken_by_us_with_other_engines(server: Any) -> None:
+    """After a pull the old server still runs, and nobody hears of what came."""
+    server.pages["/health"] = {**HEALTH, "engines": {"asr": ["embedded"], "tts": ["fake"]}}
+    old = Config(host="127.0.0.1", port=server.port, asr_engine="fake", tts_engine="fake")
+    finding = checks.check_port(old)
+    assert (finding.level, finding.remedy) == ("WARN", "restart it")
+    assert finding.text.endswith("with embedded where a start would take fake")
+    server.pages["/health"] = {**HEALTH, "engines": {"asr": ["fake"], "tts": ["fake"]}}
+    assert checks.check_port(old).level == "OK"
 
 
 def test_port_of_another_machine() -> None:

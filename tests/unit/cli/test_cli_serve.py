@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app import __version__
-from app.cli.serve import TellingSupervisor, announce, banner, reread
-from app.core.config import Config
+from app.cli.serve import TellingSupervisor, announce, banner, check_engines, reread
+from app.core.config import Config, ConfigError
 from app.core.log_sink import LogSink
 from app.core.speech import Role
 from app.serving.supervisor import Running
@@ -53,6 +53,26 @@ def test_only_what_runs_is_offered() -> None:
     assert "/stream/v1/asr" in hearing and "/stream/v1/tts" not in hearing
     assert "/stream/v1/tts" in speaking and "/stream/v1/asr" not in speaking
     assert "  recognition  fake: for tests\n" in hearing
+
+
+def test_a_half_that_is_not_installed_has_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: None)
+    assert "  synthesis    none: no tts engine is installed; " in shown(engines=BOTH[:1])
+    check_engines(Config())  # such a server starts
+
+
+def test_a_wrong_setting_stops_the_start_where_the_server_chooses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("app.engines.registry.has_nvidia_card", lambda: False)
+    wrong = Config(modelscope_cache=tmp_path, sherpa_streaming_model="voice-zh-en")
+    with pytest.raises(ConfigError, match="voice-zh-en is a model for voice"):
+        check_engines(wrong)
+    check_engines(wrong.model_copy(update={"asr_engine": "embedded"}))
+    check_engines(Config(modelscope_cache=tmp_path, sherpa_voice_model="none"))
+    monkeypatch.setattr("app.engines.registry.importlib.util.find_spec", lambda name: None)
+    check_engines(wrong)  # with no engine installed the other half may still serve
 
 
 def test_examples_carry_what_the_server_wants() -> None:

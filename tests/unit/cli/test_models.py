@@ -18,12 +18,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import checks, cli
-from app.cli.serve import banner
-from app.core.config import Config, load
+from app.cli.better import ROLES
+from app.cli.serve import banner, check_engines
+from app.core.config import Config, ConfigError, load
 from app.engines import registry
 from app.engines.funasr.catalogue import MODELS
 from app.serving.supervisor import Running
 from tests.support.model_hub import ModelHub, running
+from tests.support.sherpa.placed import put, put_damaged
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = ["paraformer-zh-streaming", "sensevoice-small", "ct-punc"]
@@ -137,6 +139,87 @@ def test_where_the_server_may_choose_a_cpu_needs_the_small_models_of_sherpa(
     monkeypatch.setattr(registry, "has_nvidia_card", lambda: True)
     rows = json.loads(funspeech("list", "--json").stdout)
     assert [row["name"] for row in rows if row["needed"]] == ["voice-zh-en", *PULLED]
+
+
+WRONG = [
+    ({"SHERPA_STREAMING_MODEL": "voice-zh-en"}, "SHERPA_STREAMING_MODEL: voice-zh-en is a model"),
+    ({"SHERPA_STREAMING_MODEL": "zh-smal"}, "SHERPA_STREAMING_MODEL: there is no folder zh-smal"),
+    ({"SHERPA_STREAMING_MODEL": "none", "SHERPA_OFFLINE_MODEL": "none"}, "nothing would recognise"),
+    ({"SHERPA_VOICE_MODEL": "none", "TTS_ENGINE": "sherpa"}, "nothing would speak"),
+    ({"SHERPA_MIRRORS": "elsewhere"}, "SHERPA_MIRRORS: 'elsewhere' is not hf=URL"),
+]
+"""Settings of an owner's that cannot be, and what is said of them."""
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("settings", "reason"), WRONG)
+def test_settings_that_cannot_be_are_told_and_no_error_of_ours(
+    settings: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASR_ENGINE", "sherpa")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    listed = funspeech("list", "--json")
+    assert listed.exit_code == 0 and reason in listed.stderr
+    names = {row["name"]: row["needed"] for row in json.loads(listed.stdout)}
+    assert "zh-small" in names and not any(names.values())
+    for command in ("pull", "verify"):
+        refused = funspeech(command)
+        assert refused.exit_code == 1 and isinstance(refused.exception, SystemExit)
+        assert refused.stderr.startswith(f"funspeech: {reason}")
+    assert funspeech("pull", "fsmn-vad").exit_code == 0
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("settings", "reason"), WRONG)
+def test_doctor_fails_over_settings_that_cannot_be(settings: dict[str, str], reason: str) -> None:
+    found = findings(**{"ASR_ENGINE": "sherpa", **settings})
+    assert reason in found["FAIL"][0].text
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("settings", "reason"), [case for case in WRONG if not case[1].startswith("nothing")]
+)
+def test_a_start_stops_over_them_where_the_server_chooses(
+    settings: dict[str, str], reason: str
+) -> None:
+    cache = os.environ["MODELSCOPE_CACHE"]
+    config = load(None, {"MODELSCOPE_CACHE": cache, **settings})
+    levels = [checks.check_engine(config, role).level for role in ROLES]
+    assert "FAIL" in levels
+    with pytest.raises(ConfigError, match=reason.partition(" is")[0]):
+        check_engines(config)
+
+
+def test_list_has_a_folder_of_the_owner_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_ENGINE", "sherpa")
+    monkeypatch.setenv("SHERPA_STREAMING_MODEL", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.onnx").write_text("x")
+    lines = [line.split("\t") for line in funspeech("list").stdout.splitlines()]
+    (own,) = (line for line in lines if line[0] == str(tmp_path / "mine"))
+    assert own[1:] == ["a folder of yours", "", "-", "needed", f"here: {own[0]}"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_voice_that_is_switched_off_is_nobody_s_mistake_where_the_server_chooses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TTS_ENGINE", "auto")
+    monkeypatch.setenv("SHERPA_VOICE_MODEL", "none")
+    listed = funspeech("list", "--json")
+    assert listed.stderr == ""
+    assert [row["name"] for row in json.loads(listed.stdout) if row["needed"]] == DEFAULT
+
+
+@pytest.mark.parametrize("called", ["bin/funspeech", "funspeech"])
+def test_commands_are_told_as_the_shell_knows_them(
+    called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setenv("PATH", "")
+    assert f"mend it with: {called} models pull fsmn-vad" in funspeech("verify", "fsmn-vad").stderr
 
 
 def test_pull_says_what_it_did(cache: Path) -> None:
@@ -289,6 +372,25 @@ def test_doctor_sees_what_is_here_and_what_is_damaged(cache: Path) -> None:
     (damaged,) = findings()["FAIL"]
     assert "sensevoice-small" in damaged.text and "instead of" in damaged.text
     assert damaged.remedy == "funspeech models pull sensevoice-small"
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_fails_over_a_damaged_model_that_auto_takes(cache: Path) -> None:
+    put_damaged(cache, "zh-small")
+    (damaged,) = findings(ASR_ENGINE="auto")["FAIL"]
+    assert "zh-small" in damaged.text and "is missing" in damaged.text
+    assert damaged.remedy == "funspeech models pull zh-small"
+
+
+@pytest.mark.usefixtures("installed")
+def test_doctor_warns_of_a_damaged_part_that_is_left_out(cache: Path) -> None:
+    put(cache, "zh-small")
+    put_damaged(cache, "punctuation-int8")
+    found = findings(ASR_ENGINE="auto")
+    (left_out,) = found.pop("WARN")
+    assert "punctuation-int8 is damaged and left out" in left_out.text
+    assert left_out.remedy == "funspeech models pull punctuation-int8"
+    assert list(found) == ["OK"]
 
 
 @pytest.mark.usefixtures("installed")

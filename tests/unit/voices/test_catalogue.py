@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.core.errors import UnknownVoice
 from app.core.speech import Gender, Voice
@@ -50,6 +51,62 @@ def test_presets(name: str) -> None:
 )
 def test_aliases_find_the_closest(name: str, expected: str) -> None:
     assert catalogue().resolve(name).name == expected
+
+
+WOMAN = voice("speaker-0", "zh-CN", "female")
+
+
+@pytest.mark.parametrize("name", ["中文男", "英文女", "日语男", "narrator", "deep", "NARRATOR"])
+def test_presets_of_another_engine_find_the_closest(name: str, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('narrator = "中文男"\ndeep = "xiaogang"\n', "utf-8")
+    made = catalogue([WOMAN], directory=tmp_path)
+    made.refresh()
+    assert made.resolve(name) == WOMAN
+
+
+def test_an_alias_finds_the_closest_by_language_and_gender(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('narrator = "英文男"\n', "utf-8")
+    made = catalogue(directory=tmp_path)
+    made.refresh()
+    assert made.resolve("narrator").name == made.resolve("英文男").name == "英文女"
+
+
+def test_aliases_in_a_circle_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('a = "b"\nb = "a"\nc = "c"\n', "utf-8")
+    made = catalogue(directory=tmp_path)
+    made.refresh()
+    for name in "abc":
+        with pytest.raises(UnknownVoice):
+            made.resolve(name)
+
+
+def test_aliases_for_lost_voices_are_told_once(tmp_path: Path) -> None:
+    text = 'narrator = "中文男"\ngone = "nobody"\nmine = "中文女"\n'
+    (tmp_path / FILE_NAME).write_text(text, "utf-8")
+    made = VoiceCatalogue(Aliases(tmp_path))
+    with capture_logs() as logs:
+        made.refresh()  # before the engine is there
+        assert not logs
+        made.set_engine([PRESETS[0]], any_voice=False)
+        made.set_engine([PRESETS[0]], any_voice=False)  # of a second worker
+    told = [(entry["alias"], entry["voice"], entry["instead"]) for entry in logs]
+    assert told == [
+        ("gone", "nobody", "none: requests for it fail"),
+        ("narrator", "中文男", "the closest one"),
+    ]
+    (tmp_path / FILE_NAME).write_text(text + 'new = "somebody"\n', "utf-8")
+    with capture_logs() as logs:
+        made.refresh()
+    assert [entry["alias"] for entry in logs] == ["new"]
+
+
+def test_nothing_is_lost_to_an_engine_that_takes_any_voice(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('gone = "nobody"\n', "utf-8")
+    made = catalogue(any_voice=True, directory=tmp_path)
+    with capture_logs() as logs:
+        made.refresh()
+    assert not logs
+    assert made.resolve("gone").name == "nobody"
 
 
 def test_a_preset_comes_before_an_alias_of_its_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import EngineNotUsable
-from app.core.speech import Role as Half
+from app.core.speech import Role
 from app.engines import registry
 from app.engines.downloads import State
 from app.engines.sherpa import catalogue
@@ -125,7 +125,7 @@ def test_mirrors_that_are_none(text: str) -> None:
 # Which models
 
 
-def choose(here: Mapping[str, State], half: Half = "asr", **options: Any) -> dict[Any, str]:
+def choose(here: Mapping[str, State], half: Role = "asr", **options: Any) -> dict[Any, str]:
     return chosen(SherpaOptions(**options), half, lambda name: here.get(name, "absent"))
 
 
@@ -198,6 +198,6 @@ def test_a_damaged_model_is_better_than_a_download_but_not_than_a_whole_one() ->
         ("asr", {"offline_model": "none", "mode": "offline"}, "set SHERPA_OFFLINE_MODEL"),
     ],
 )
-def test_what_makes_no_sense(half: Half, options: dict[str, Any], says: str) -> None:
+def test_what_makes_no_sense(half: Role, options: dict[str, Any], says: str) -> None:
     with pytest.raises(EngineNotUsable, match=says):
         choose({}, half, **options)

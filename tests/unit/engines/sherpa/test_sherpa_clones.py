@@ -15,7 +15,7 @@ from app.audio.pcm import Float32, to_int16
 from app.engines.sherpa import clones
 from app.engines.sherpa.clones import Clone, read_clones
 from app.engines.sherpa.lexicon import Lexicon
-from app.engines.sherpa.reading import Reader
+from app.engines.sherpa.pronounceable import Reader
 from tests.support.sherpa.tones import spoken
 
 RATE = 24_000
@@ -200,12 +200,12 @@ def test_a_text_in_another_encoding_is_left_out(tmp_path: Path) -> None:
 def test_folders_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "anna.wav").mkdir()
     (tmp_path / "anna.txt").write_text(TEXT, "utf-8")
-    assert "no file" in left_out(tmp_path)
+    assert "no plain file" in left_out(tmp_path)
     (tmp_path / "anna.wav").rmdir()
     put(tmp_path, text=None)
     (tmp_path / "anna.txt").unlink()
     (tmp_path / "anna.txt").mkdir()
-    assert "no file" in left_out(tmp_path)
+    assert "no plain file" in left_out(tmp_path)
 
 
 def test_a_file_that_is_too_large_is_not_read_whole(
@@ -213,7 +213,7 @@ def test_a_file_that_is_too_large_is_not_read_whole(
 ) -> None:
     monkeypatch.setattr(clones, "_MOST_BYTES", 1000)
     put(tmp_path)
-    assert "more than 1000 bytes" in left_out(tmp_path)
+    assert "more than 1,000 bytes" in left_out(tmp_path)
 
 
 @pytest.mark.parametrize("name", [".hidden", "a..b", "a\nb", "a\x1b[31m", "x" * 65, "a:b", "-"])

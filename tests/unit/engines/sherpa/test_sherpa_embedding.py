@@ -111,7 +111,7 @@ def test_all_metadata_that_must_be_there_are_checked(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     assert "no folder" in refused(tmp_path / "none")
-    assert "no model" in refused(tmp_path)
+    assert "has no *.onnx" in refused(tmp_path)
     path = tmp_path / "model.onnx"
     for content in (b"", b"<html>404</html>"):
         path.write_bytes(content)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -272,6 +272,136 @@ def test_a_redirect_from_https_to_http_is_refused(mirror: ModelMirror, target: P
     ):
         fetcher.file("https://safe.example/x", target, most_bytes=10**6, tell=lambda *args: None)
     assert mirror.asked == []
+
+
+# Sites that answer nonsense
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def answered(answer: Answer, target: Path, *, sha256: str = "") -> None:
+    with Fetcher(transport=httpx.MockTransport(answer)) as fetcher:
+        fetcher.file(
+            "https://site.example/x",
+            target,
+            most_bytes=10**6,
+            sha256=sha256,
+            tell=lambda *args: None,
+        )
+
+
+def sent(status: int, span: str, body: bytes = b"") -> httpx.Response:
+    return httpx.Response(status, headers={"Content-Range": span}, content=iter((body,)))
+
+
+def refused_answer(answer: Answer, target: Path) -> str:
+    with pytest.raises(FetchFailed) as raised:
+        answered(answer, target, sha256=SUM)
+    assert not target.exists()
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 500
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://a..b/",
+        "https://xn--0/",
+        f"https://{'a' * 300}/",
+        "https://127.0.0.1:99999/",
+        "https://[::1",
+        "https://h/\x1b[31m",
+    ],
+)
+def test_redirects_to_no_address(target: Path, to: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "site.example":
+            return httpx.Response(302, headers={"Location": to})
+        return httpx.Response(404)
+
+    assert refused_answer(answer, target)
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--0", "a" * 300])
+def test_a_mirror_that_is_no_address(target: Path, host: str) -> None:
+    with Fetcher() as fetcher, pytest.raises(FetchFailed) as raised:
+        fetcher.file(f"http://{host}/x", target, most_bytes=9, tell=lambda *args: None)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("status", [206, 416])
+@pytest.mark.parametrize("start", ["bytes ", "bytes */", "bytes 100000-9/"])
+def test_numbers_of_thousands_of_digits(target: Path, status: int, start: str) -> None:
+    Part(target).path.write_bytes(DATA[:100_000])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "Range" not in request.headers:
+            return httpx.Response(503)
+        return sent(status, f"{start}{'1' * 5000}-9/9")
+
+    refused_answer(answer, target)
+
+
+def test_a_path_of_a_redirect_cannot_forge_lines(target: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/x":
+            return httpx.Response(302, headers={"Location": "/%1b[31mEVIL%0aINFO forged"})
+        return httpx.Response(404)
+
+    text = refused_answer(answer, target)
+    assert text.startswith("site.example answers 404 Not Found for /%1b[31mEVIL%0aINFO")
+
+
+def test_a_site_that_sends_less_of_a_range_than_asked(target: Path) -> None:
+    Part(target).path.write_bytes(DATA[:100_000])
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Range"])
+        begin = int(asked[-1].removeprefix("bytes=").rstrip("-"))
+        end = min(begin + 90_000, len(DATA))
+        span = f"bytes {begin}-{end - 1}/{len(DATA)}"
+        return sent(206, span, DATA[begin:end])
+
+    answered(answer, target, sha256=SUM)
+    assert target.read_bytes() == DATA
+    assert asked == ["bytes=100000-", "bytes=190000-", "bytes=280000-"]
+
+
+def test_a_site_that_sends_nothing_of_a_range(target: Path) -> None:
+    Part(target).path.write_bytes(DATA[:100_000])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        span = f"bytes 100000-100000/{len(DATA)}"
+        return sent(206, span)
+
+    assert "does not send the rest" in refused_answer(answer, target)
+
+
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HTTP_PROXY", "foo://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://127.0.0.1:abc"),
+        ("NO_PROXY", "[::1],*.x, http://["),
+        ("SSL_CERT_FILE", "/no/such.pem"),
+    ],
+)
+def test_an_environment_that_cannot_be_used(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FetchFailed, match=r"HTTP_PROXY, .* cannot be used") as raised:
+        Fetcher()
+    assert str(raised.value).isprintable()
 
 
 # Small texts

@@ -77,7 +77,7 @@ def test_the_whole_has_the_abilities_of_its_parts(parts: RecognizerParts) -> Non
     assert whole.tags and not whole.inverse_text_normalization
     assert whole.step_ms == 320
     assert set(whole.languages) == {"zh", "yue", "en", "ja", "ko"}
-    assert whole.notice == "zipformer, then sense-voice; on the CPU"
+    assert whole.notice == "zipformer (zh), second pass sense-voice, punctuation ct; on the CPU"
     assert parts.partial_punctuator is None
 
 

@@ -15,14 +15,14 @@ from app.audio.pcm import Float32
 from app.core.speech import RecognitionOptions
 from app.engines.base import Feed, Hypothesis, RecognizerParts, Segment
 from app.engines.sherpa import FAMILY
-from app.engines.sherpa.kinds import Role, find_model
+from app.engines.sherpa.kinds import ModelRole, find_model
 from app.engines.sherpa.onnx_file import read_onnx
 from app.engines.sherpa.rows import CannotRewrite, independent, rewrite
 from app.engines.sherpa.streaming import StreamingRecognizer
 from tests.support.sherpa import paraformer, sense_voice, zipformer1, zipformer2
 from tests.support.sherpa.graphs import FLOAT, Graph
 from tests.support.sherpa.hearing import padded
-from tests.support.sherpa.int8 import in_int8
+from tests.support.sherpa.int8 import in_int8, quantising_inside
 from tests.support.sherpa.tones import LETTERS, spoken
 
 RNG = np.random.default_rng(6)
@@ -111,10 +111,17 @@ def test_another_use_of_a_scale_is_refused(tmp_path: Path) -> None:
         rewrite(old, tmp_path / "new.onnx")
 
 
+@pytest.mark.parametrize("operator", ["DynamicQuantizeLSTM", "DynamicQuantizeMatMul"])
+def test_a_scale_inside_of_an_operator_is_refused(operator: str, tmp_path: Path) -> None:
+    quantising_inside(tmp_path / "old.onnx", operator)
+    with pytest.raises(CannotRewrite, match=operator):
+        rewrite(tmp_path / "old.onnx", tmp_path / "new.onnx")
+
+
 # Models in int8, as they are published
 
 
-KINDS: dict[str, tuple[Callable[[Path], Path], Role, str]] = {
+KINDS: dict[str, tuple[Callable[[Path], Path], ModelRole, str]] = {
     "zipformer2": (zipformer2.transducer, "streaming", "encoder.onnx"),
     "zipformer1": (zipformer1.transducer, "streaming", "encoder.onnx"),
     "ctc": (zipformer2.ctc, "streaming", "model.onnx"),

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.engines import registry
 from tests.support.sherpa import zipformer2
 
 PROGRAM = """
@@ -51,7 +50,3 @@ def test_hotwords_that_a_model_does_not_know_are_not_told(tmp_path: Path) -> Non
     assert "密" not in done.stdout
     assert "resampler" not in done.stdout
     assert done.stdout.splitlines()[-1].find('"event":"served"') > 0
-
-
-def test_the_worker_is_told_to_drop_it() -> None:
-    assert registry.ENGINES["sherpa"].prints_texts

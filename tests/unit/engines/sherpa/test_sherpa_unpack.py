@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,62 @@ def test_more_than_it_may_have(tmp_path: Path) -> None:
     with pytest.raises(UnpackFailed, match="more than 100,000 bytes"):
         unpacked(tmp_path, archived("model", FILES), most_bytes=100_000)
     assert names(tmp_path) == set()
+
+
+# Headers that are made to do harm
+
+
+def announced(kind: bytes, size: int, name: str = "model/x") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_would_fill_the_memory(tmp_path: Path, kind: bytes) -> None:
+    archive = bz2.compress(announced(kind, 2**30) + bytes(10**6))
+    with pytest.raises(UnpackFailed, match="a header of 1,073,741,824 bytes"):
+        unpacked(tmp_path, archive)
+
+
+def test_what_is_tiny_packed_is_not_unpacked_at_once(tmp_path: Path) -> None:
+    archive = bz2.compress(announced(tarfile.XHDTYPE, 2**30) + bytes(200_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnpackFailed):
+            unpacked(tmp_path, archive)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_headers_of_headers(tmp_path: Path) -> None:
+    with pytest.raises(UnpackFailed, match="damaged, or no archive"):
+        unpacked(tmp_path, bz2.compress(announced(tarfile.GNUTYPE_LONGNAME, 0) * 5000))
+
+
+def test_very_many_parts(tmp_path: Path) -> None:
+    with pytest.raises(UnpackFailed, match="more than 10,000 parts"):
+        unpacked(tmp_path, bz2.compress(announced(tarfile.REGTYPE, 0) * 10_001))
+
+
+@pytest.mark.parametrize("size", [-1, -(10**6)])
+def test_sizes_below_nothing(tmp_path: Path, size: int) -> None:
+    with pytest.raises(UnpackFailed):
+        unpacked(tmp_path, bz2.compress(announced(tarfile.REGTYPE, size)) + b"\0" * 1024)
+
+
+@pytest.mark.parametrize("text", ["abc", "9" * 5000])
+@pytest.mark.parametrize("key", ["GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.map"])
+def test_numbers_that_are_none(tmp_path: Path, key: str, text: str) -> None:
+    info = tarfile.TarInfo("model/tokens.txt")
+    info.pax_headers = {key: text}
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:bz2", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    with pytest.raises(UnpackFailed) as raised:
+        unpacked(tmp_path, target.getvalue())
+    assert len(str(raised.value)) < 200
 
 
 def test_a_disk_that_cannot_be_written_is_not_the_archive_s_fault(tmp_path: Path) -> None:

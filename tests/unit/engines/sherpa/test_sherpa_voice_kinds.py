@@ -226,7 +226,7 @@ def test_more_voices_than_a_list_can_have_are_refused(tmp_path: Path) -> None:
 def test_no_folder_and_models_for_something_else(tmp_path: Path) -> None:
     assert "no folder" in refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    assert "no model" in refused(tmp_path / "empty")
+    assert "has no *.onnx" in refused(tmp_path / "empty")
     assert "no model of a voice" in refused(zipformer2.transducer(tmp_path / "transducer"))
     assert "no model of a voice" in refused(zipformer2.ctc(tmp_path / "ctc"))
 

@@ -9,7 +9,7 @@ import pytest
 from app.core.errors import EngineNotUsable
 from app.core.speech import Voice
 from app.engines.sherpa.lexicon import Language, Lexicon
-from app.engines.sherpa.reading import Reader
+from app.engines.sherpa.pronounceable import Reader
 from app.engines.sherpa.voice_kinds import VoiceKind, VoiceModel
 from app.engines.sherpa.voices import Speaker, is_name, speakers_of, tags_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.engines.funasr.buckets import buckets
+from app.engines.buckets import buckets
 
 
 def test_nothing() -> None:

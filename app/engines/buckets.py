@@ -8,12 +8,16 @@ from app.engines.base import MAX_PADDING
 
 
 def buckets(
-    lengths: Sequence[int], longest_total: int, max_padding: float = MAX_PADDING
+    lengths: Sequence[int],
+    longest_total: int,
+    max_padding: float = MAX_PADDING,
+    most: int | None = None,
 ) -> list[list[int]]:
     """The places in ``lengths``, in batches: the shortest first, those of one batch ascending.
 
-    No batch is longer than ``longest_total``, padding included, unless it is a single input; and
-    at most the share ``max_padding`` of it is padding.
+    No batch is longer than ``longest_total``, padding included, unless it is a single input; at
+    most the share ``max_padding`` of it is padding; and it has at most ``most`` inputs, None for
+    any number.
     """
     found: list[list[int]] = []
     useful = 0
@@ -21,8 +25,8 @@ def buckets(
         length = lengths[place]
         size = len(found[-1]) + 1 if found else 0
         padded = size * length
-        fits = size and padded <= longest_total
-        if fits and useful + length >= (1.0 - max_padding) * padded:
+        fits = padded <= longest_total and (most is None or size <= most)
+        if found and fits and useful + length >= (1.0 - max_padding) * padded:
             found[-1].append(place)
             useful += length
         else:

@@ -245,7 +245,9 @@ def plain_passages(text: str, request: SynthesisRequest, voice: Voice) -> Iterat
 
 
 def passages_of(document: ssml.Document, resolve: Resolve) -> Iterator[Passage]:
-    """The passages of SSML, whose voices there are."""
+    """The passages of SSML, whose voices there are. Line breaks count no more in their places than
+    in :func:`characters_of`."""
+    breaks = 0
     for span in document.spans:
         voice, manner = resolve(span.manner.voice), span.manner
         sentences = [*_sentences(span.text)]
@@ -259,8 +261,9 @@ def passages_of(document: ssml.Document, resolve: Resolve) -> Iterator[Passage]:
                     pitch=manner.pitch,
                     volume=manner.volume,
                     pause_ms=pause_ms,
-                    text_index=span.start + index,
+                    text_index=span.start + index - breaks - span.text.count("\n", 0, index),
                 )
+        breaks += span.text.count("\n")
 
 
 def _plain(sentence: str, request: SynthesisRequest, voice: Voice, index: int) -> Passage:

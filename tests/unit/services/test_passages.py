@@ -15,6 +15,7 @@ from app.core.speech import SynthesisRequest, Voice
 from app.services import passages
 from app.services.passages import Passage, PieceScript, plain_passages
 from app.text.sentences import split_sentences
+from app.text.ssml import Manner, parse
 
 VOICE = Voice(name="v", language="zh-CN", gender="female")
 REQUEST = SynthesisRequest(text="", voice="v", speed=1.5)
@@ -199,3 +200,17 @@ async def test_ssml_that_cannot_be_spoken_fails_whoever_takes(
     pieces.finish()
     with pytest.raises(error):
         await pieces.take()
+
+
+def test_places_in_ssml_are_those_in_what_is_said() -> None:
+    """An element that ends a sentence adds nothing that the client could count."""
+    base = Manner(voice="v")
+    text = "<speak><s>一二</s><s>三</s><prosody rate='fast'><s>四五</s><s>六</s></prosody></speak>"
+    document = parse(text, base, lambda voice: "zh-CN")
+    found = list(passages.passages_of(document, resolve))
+    assert [(each.text, each.text_index) for each in found] == [
+        ("一二", 0),
+        ("三", 2),
+        ("四五", 3),
+        ("六", 5),
+    ]

@@ -34,6 +34,10 @@ def missing() -> list[str]:
     for proxy in ("nginx", "haproxy"):
         if shutil.which(proxy, path=places) is None:
             lines.append(f"{proxy}: tests of the proxy configurations in deploy (apt: {proxy})")
+    if not shutil.which("initdb") and not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        lines.append("initdb: tests of the database with PostgreSQL (apt: postgresql)")
+    if importlib.util.find_spec("asyncpg") is None:
+        lines.append("asyncpg: tests of the database with PostgreSQL (pip: the extra postgres)")
     return lines
 
 

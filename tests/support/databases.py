@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import pytest
 from sqlalchemy import text
@@ -25,6 +26,7 @@ from app.storage.migrate import prepare
 
 _OTHER_USER = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 """PostgreSQL refuses to run as root."""
+_DEBIAN: Final = Path("/usr/lib/postgresql")
 
 
 def url_of(setting: str) -> str:
@@ -32,9 +34,15 @@ def url_of(setting: str) -> str:
     return database_url(Config.model_validate({"database_url": setting}))
 
 
+def _tool(name: str) -> str | None:
+    """Where one of PostgreSQL's programs is: Debian keeps them out of the path."""
+    places = [os.environ.get("PATH", os.defpath), *map(str, _DEBIAN.glob("*/bin"))]
+    return shutil.which(name, path=os.pathsep.join(places))
+
+
 def _why_not() -> str | None:
     """What is missing for a PostgreSQL server."""
-    missing = [name for name in ("initdb", "pg_ctl", "postgres") if not shutil.which(name)]
+    missing = [name for name in ("initdb", "pg_ctl", "postgres") if not _tool(name)]
     if find_spec("asyncpg") is None:
         missing.append("asyncpg")
     if os.geteuid() == 0 and not shutil.which(_OTHER_USER[0]):
@@ -50,10 +58,9 @@ def _server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     data = folder / "data"
 
-    def call(*command: str) -> None:
-        subprocess.run(
-            [*as_user, *command], check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=60
-        )
+    def call(name: str, *arguments: str) -> None:
+        command = [*as_user, _tool(name) or name, *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=60)
 
     try:
         if as_user:

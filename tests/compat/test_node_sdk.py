@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.access.store import open_store
+from app.core.config import Config
 from tests.support.decoded import decoded
 from tests.support.live import live_server
 from tests.support.process import serving
@@ -104,6 +107,26 @@ async def test_a_wrong_token_is_refused_at_the_handshake(tmp_path: Path) -> None
         code, events, errors = await node("synthesize", live.ws, "wrong-token-123", "hello")
     assert (code, events) == (1, [])
     assert "403" in errors
+
+
+async def test_it_creates_a_token(tmp_path: Path) -> None:
+    config = Config.model_validate({"data_dir": tmp_path / "data"})
+    async with (
+        live_server(tmp_path, require_token=True) as live,
+        open_store(config) as store,
+    ):
+        key = await store.create_key()
+        code, events, errors = await node("token", live.http, key.id, key.secret)
+        assert (code, errors) == (0, "")
+        token = events[0]["message"]["Token"]
+        assert type(token["ExpireTime"]) is int
+        assert token["ExpireTime"] > time.time()
+        code, events, errors = await node("synthesize", live.ws, token["Id"], "hello")
+        assert (code, errors) == (0, "")
+        assert events[-1] == {"event": "audio", "bytes": 44 + 32_000}
+        code, events, errors = await node("token", live.http, key.id, "wrong-secret")
+    assert (code, events) == (1, [])
+    assert errors.startswith("Specified signature is not matched with our calculation.")
 
 
 async def test_many_starts_in_a_row_do_not_hang(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import httpx
 import pytest
 
 from app.nls.connection import Connection
+from tests.support.flowing import BYTES_PER_CHAR, FLOWING, SENTENCE, flush, heard, piece, whole
 from tests.support.live import live_server
 from tests.support.rawsocket import (
     BINARY,
     PING,
     PONG,
-    RawSocket,
     frame,
-    message,
     nothing_left,
     opened,
     start,
@@ -27,42 +25,8 @@ from tests.support.rawsocket import (
     whole_task,
 )
 
-FLOWING = "FlowingSpeechSynthesizer"
 TEXT = "今天天气很好。圆周率是3.14，对吗？Yes."
 SENTENCES = 3
-BYTES_PER_CHAR = 16_000 * 2 // 5
-
-
-def piece(text: str) -> str:
-    return message(FLOWING, "RunSynthesis", {"text": text})
-
-
-def flush() -> str:
-    return message(FLOWING, "FlushText")
-
-
-async def heard(client: RawSocket, until_name: str) -> tuple[list[str], bytes]:
-    """The names of what comes, ``audio`` for any number of binary frames, and the audio."""
-    names, audio = list[str](), b""
-    while until_name not in names:
-        got = await client.frame()
-        if got.opcode == BINARY:
-            audio += got.payload
-            name = "audio"
-        else:
-            name = json.loads(got.payload)["header"]["name"]
-        if name != "audio" or names[-1:] != ["audio"]:
-            names.append(name)
-    return names, audio
-
-
-async def whole(client: RawSocket, text: str) -> bytes:
-    """The audio of the text in one piece."""
-    await client.text(start("SpeechLongSynthesizer", text=text))
-    return (await heard(client, "SynthesisCompleted"))[1]
-
-
-SENTENCE = ["SentenceBegin", "audio", "SentenceEnd"]
 
 
 async def test_a_character_at_a_time_sounds_like_the_whole(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 // Drives the official Node SDK and prints what it reported, one JSON line per event.
 // Usage: node session.cjs transcribe|recognize URL TOKEN PCM_FILE
 //        node session.cjs synthesize|synthesize-long URL TOKEN TEXT [FORMAT FILE]
+//        node session.cjs token ENDPOINT ACCESS_KEY_ID ACCESS_KEY_SECRET
 "use strict"
 
 const fs = require("fs")
+const path = require("path")
 const Nls = require("alibabacloud-nls")
 
 const [mode, url, token, argument, format, file] = process.argv.slice(2)
@@ -44,6 +46,12 @@ async function synthesise(task, more) {
   console.log(JSON.stringify({ event: "audio", bytes: audio.length }))
 }
 
+// Of the package's own file: its index for require() leaves it out.
+async function createToken(endpoint, akid, akkey) {
+  const getToken = require(path.join(path.dirname(require.resolve("alibabacloud-nls")), "lib/token"))
+  say("token", JSON.stringify(await getToken({ endpoint, akid, akkey })))
+}
+
 const modes = {
   transcribe: () => recognise(
     new Nls.SpeechTranscription(config),
@@ -53,6 +61,7 @@ const modes = {
   synthesize: () => synthesise(new Nls.SpeechSynthesizer(config)),
   "synthesize-long": () => synthesise(
     new Nls.SpeechSynthesizer(config, true), { enable_subtitle: true }),
+  token: () => createToken(url, token, argument),
 }
 
 modes[mode]().then(() => process.exit(0), (error) => {

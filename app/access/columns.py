@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 
 from app.access.rows import KeyRow, ProjectRow, TokenRow, UsageRow, VocabularyRow
 from app.core.project import Hotwords, Project
+from app.storage.errors import StorageError
 
 T = TypeVar("T")
 
@@ -28,13 +29,27 @@ def columns_of(row: msgspec.Struct, **changes: object) -> dict[str, Any]:
 
 
 def project_row(row: RowMapping) -> ProjectRow:
-    """A row of ``projects``."""
-    return _convert(row, ProjectRow)
+    """A row of ``projects``.
+
+    Raises:
+        StorageError: it has what was not written here.
+    """
+    try:
+        return _convert(row, ProjectRow)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable("project", row["appkey"], error) from None
 
 
 def vocabulary_row(row: RowMapping) -> VocabularyRow:
-    """A row of ``vocabularies``."""
-    return _convert(row, VocabularyRow)
+    """A row of ``vocabularies``.
+
+    Raises:
+        StorageError: it has what was not written here.
+    """
+    try:
+        return _convert(row, VocabularyRow)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable("vocabulary", row["id"], error) from None
 
 
 def key_row(row: RowMapping) -> KeyRow:
@@ -54,9 +69,13 @@ def usage_row(row: RowMapping) -> UsageRow:
     return msgspec.convert(values, UsageRow)
 
 
-def hotwords(words: str) -> Hotwords:
-    """The column ``words`` of ``vocabularies``, for engines."""
-    return tuple(msgspec.json.decode(words, type=dict[str, float]).items())
+def hotwords(row: RowMapping) -> Hotwords:
+    """The words of a row of ``vocabularies``, for engines.
+
+    Raises:
+        StorageError: it has what was not written here.
+    """
+    return tuple((word, float(weight)) for word, weight in vocabulary_row(row).words.items())
 
 
 def project_of(row: ProjectRow, words: Mapping[str, Hotwords]) -> Project:
@@ -76,6 +95,11 @@ def project_of(row: ProjectRow, words: Mapping[str, Hotwords]) -> Project:
         daily_characters=row.daily_characters,
         vocabularies=words,
     )
+
+
+def _unreadable(what: str, name: str, error: Exception) -> StorageError:
+    reason = str(error) if isinstance(error, msgspec.ValidationError) else "it is malformed"
+    return StorageError(f"The {what} {name[:80]!r} cannot be read from the database: {reason}.")
 
 
 def _convert(row: RowMapping, kind: type[T]) -> T:

@@ -21,7 +21,9 @@ class Projects:
         self._interval_s = interval_s
         self._current = EMPTY
         self._loading = asyncio.Lock()
-        self._warning = RareWarning("the database is away; projects and tokens stay as they were")
+        self._warning = RareWarning(
+            "the database cannot be read; projects and tokens stay as they were"
+        )
 
     @property
     def current(self) -> Snapshot:

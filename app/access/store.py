@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
+import structlog
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -46,12 +47,14 @@ from app.access.columns import (
 from app.access.rows import KeyRow, ProjectRow, TokenRow, UsageRow, UsageSum, VocabularyRow
 from app.access.snapshot import Snapshot
 from app.core.config import Config
-from app.core.project import DEFAULT_APPKEY
+from app.core.project import DEFAULT_APPKEY, Hotwords, Project
 from app.core.speech import Role
 from app.storage.engine import database_name, database_url, open_database, reading, writing
 from app.storage.errors import AlreadyThere, NotThere, StorageError
 from app.storage.migrate import prepare
 from app.storage.tables import access_keys, meta, projects, tokens, usage, vocabularies
+
+log = structlog.get_logger(__name__)
 
 _LETTERS: Final = string.ascii_letters + string.digits
 _KEY_ID_CHARS: Final = 24
@@ -102,16 +105,16 @@ class Store:
             return await _revision(connection)
 
     async def snapshot(self) -> Snapshot:
-        """All that the event loop needs to know."""
+        """All that the event loop needs to know. A project that cannot be read is switched off, and
+        a vocabulary has no words: the others, and revoked tokens, must not wait for its owner."""
         async with reading(self._engine) as connection:
             # First: what is changed while the rest is read, is then loaded again.
             revision = await _revision(connection)
             key = await _token_key(connection)
             words = {
-                row["id"]: hotwords(row["words"])
-                for row in await _rows(connection, select(vocabularies))
+                row["id"]: _words_of(row) for row in await _rows(connection, select(vocabularies))
             }
-            known = [project_row(row) for row in await _rows(connection, select(projects))]
+            known = [_project_of(row, words) for row in await _rows(connection, select(projects))]
             revoked = await connection.scalars(
                 select(tokens.c.id).where(
                     tokens.c.revoked_at.is_not(None), tokens.c.expires_at > self._now()
@@ -119,7 +122,7 @@ class Store:
             )
             return Snapshot(
                 revision=revision,
-                projects={row.appkey: project_of(row, words) for row in known},
+                projects={each.appkey: each for each in known},
                 vocabularies=words,
                 token_key=key,
                 revoked=frozenset(bytes.fromhex(each) for each in revoked),
@@ -341,6 +344,22 @@ class Store:
 
 def _random(chars: int) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(chars))
+
+
+def _words_of(row: RowMapping) -> Hotwords:
+    try:
+        return hotwords(row)
+    except StorageError as error:
+        log.error("a vocabulary is left out", reason=str(error))
+        return ()
+
+
+def _project_of(row: RowMapping, words: Mapping[str, Hotwords]) -> Project:
+    try:
+        return project_of(project_row(row), words)
+    except StorageError as error:
+        log.error("a project is switched off", reason=str(error))
+        return Project(appkey=row["appkey"], enabled=False)
 
 
 async def _revision(connection: AsyncConnection) -> int:

@@ -1,9 +1,9 @@
 """The format of tokens that this server issues.
 
 A token carries its own proof, so that each API process can check it without a look-up, the moment
-it was issued by another one. It is 32 bytes, written as 64 lower-case hex digits:
+it was issued by another one. It is 36 bytes, written as 72 lower-case hex digits:
 
-    version 1 | id 8 | expiry 5 (seconds since 1970) | scope 4 | seal 14
+    version 1 | id 8 | expiry 5 (seconds since 1970) | scope 8 | seal 14
 
 The scope is the beginning of the SHA-256 of the appkey that the token is for, zeros for any. The
 seal is the beginning of an HMAC-SHA256 of the rest.
@@ -21,11 +21,11 @@ import msgspec
 _VERSION: Final = b"\x01"
 _ID_END: Final = 9
 _EXPIRY_END: Final = 14
-_SEALED_BYTES: Final = 18
-_TOKEN_CHARS: Final = 64
+_SEALED_BYTES: Final = 22
+_TOKEN_CHARS: Final = 72
 _SEAL_BYTES: Final = 14
 _EXPIRY_BYTES: Final = 5
-_SCOPE_BYTES: Final = 4
+_SCOPE_BYTES: Final = 8
 
 ANY_APPKEY: Final = bytes(_SCOPE_BYTES)
 """The scope of a token that is for any appkey."""

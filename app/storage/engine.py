@@ -45,7 +45,7 @@ def database_url(config: Config) -> str:
         raise StorageError(_ACCEPTED) from None
     if url.drivername in _SQLITE and url.database and url.database != ":memory:":
         return _sqlite(_expanded(url.database))
-    if url.drivername in _POSTGRESQL and url.database:
+    if url.drivername in _POSTGRESQL and url.database and (url.port or 1) < 65_536:
         return _postgresql(url)
     raise StorageError(_ACCEPTED)
 

@@ -25,6 +25,8 @@ MAX_DEPTH: Final = 64
 MAX_ELEMENTS: Final = 10_000
 MAX_PAUSE_MS: Final = 10_000
 """Of one ``break`` (nls-protocol.md 4.3)."""
+MAX_PAUSES_MS: Final = 1_800_000
+"""Of all of a text: silence is made of few characters, and takes gigabytes all the same."""
 
 _DECLARATION: Final = re.compile(r"\s*<\?xml\s[^>]*\?>")
 _BEGINNING: Final = re.compile(r"\s*(?:<\?xml\s[^>]*\?>\s*)?<speak[\s/>]")
@@ -140,6 +142,7 @@ class _Reader:
         self._open: list[_Open] = []
         self._runs: list[_Run] = []
         self._elements = 0
+        self._paused_ms = 0
         self._audio: tuple[str | None, int | None] | None = None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
@@ -240,6 +243,9 @@ class _Reader:
             self._run(manner).parts.append(text)
 
     def _pause(self, pause_ms: int, manner: Manner) -> None:
+        self._paused_ms += pause_ms
+        if self._paused_ms > MAX_PAUSES_MS:
+            raise InvalidSsml("The text has more than 30 minutes of breaks!")
         if pause_ms:
             run = self._runs[-1] if self._runs else self._run(manner)
             run.pause_ms += pause_ms

@@ -276,16 +276,44 @@ async def test_rows_that_are_not_ours_are_an_error_of_the_database(
 ) -> None:
     engine = open_database(url_of(empty_database))
     async with writing(engine) as connection:
-        await connection.execute(update(projects).values(defaults="[1"))
-    with pytest.raises(StorageError, match="cannot be used"):
-        await store.snapshot()
-    async with writing(engine) as connection:
-        await connection.execute(update(projects).values(defaults="{}"))
         await connection.execute(meta.delete().where(meta.c.key == "token_key"))
     for broken in (store.snapshot(), store.create_token(seconds=1)):
         with pytest.raises(StorageError, match="token_key"):
             await broken
     await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"defaults": "[1"},
+        {"defaults": "[1]"},
+        {"defaults": '{"a":' * 5000},
+        {"voices": '{"a": 1}'},
+        {"voices": '["\\ud800"]'},
+        {"language": "x" * 10},
+    ],
+    ids=str,
+)
+async def test_a_project_that_cannot_be_read_is_switched_off_alone(
+    store: Store, empty_database: str, column: dict[str, str]
+) -> None:
+    await store.save_project(ProjectRow(appkey="film"), new=True)
+    await store.save_project(ProjectRow(appkey="news"), new=True)
+    token, row = await store.create_token(seconds=100, appkey=None)
+    engine = open_database(url_of(empty_database))
+    async with writing(engine) as connection:
+        change = update(projects).values(**column).where(projects.c.appkey == "film")
+        await connection.execute(change)
+    await engine.dispose()
+    assert await store.revoke_token(token)
+    snapshot = await store.snapshot()
+    assert snapshot.revoked == {bytes.fromhex(row.id)}
+    assert snapshot.project_of("news").enabled
+    assert snapshot.project_of("film").enabled == ("language" in column)
+    if "language" not in column:
+        with pytest.raises(StorageError, match="^The project 'film' cannot be read"):
+            await store.projects()
 
 
 async def test_the_settings_database_is_opened_and_closed(empty_database: str) -> None:

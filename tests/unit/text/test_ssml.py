@@ -197,3 +197,11 @@ def test_any_text_is_a_document_or_is_refused(text: str) -> None:
             assert 0.5 <= span.manner.speed <= 2 and 0.5 <= span.manner.pitch <= 2
             assert 0 <= span.manner.volume <= 2
             assert span.pause_ms >= 0
+
+
+def test_breaks_of_more_than_half_an_hour_are_refused() -> None:
+    """Few characters would be gigabytes of silence."""
+    breaks = '<break time="10s"/>' * 180
+    assert sum(span.pause_ms for span in read(f"<speak>x{breaks}y</speak>").spans) == 1_800_000
+    with pytest.raises(InvalidSsml, match="30 minutes"):
+        read(f'<speak>x{breaks}<break time="1ms"/>y</speak>')

@@ -312,7 +312,7 @@ async def test_a_project_that_cannot_be_read_is_switched_off_alone(
     assert snapshot.project_of("news").enabled
     assert snapshot.project_of("film").enabled == ("language" in column)
     if "language" not in column:
-        with pytest.raises(StorageError, match="^The project 'film' cannot be read"):
+        with pytest.raises(StorageError, match=r"^The project 'film' cannot be read"):
             await store.projects()
 
 

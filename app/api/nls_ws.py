@@ -184,6 +184,8 @@ class _Driver:
         self._room: asyncio.Future[None] | None = None
         self._job: Job | None = None
         self._timer: asyncio.TimerHandle | None = None
+        # While there is no room for what the client sends, it is not silent: nobody listens.
+        self._holds_up = False
 
     @staticmethod
     def now() -> float:
@@ -256,7 +258,9 @@ class _Driver:
             else:
                 self.apply(self.session.text(message["text"], self.now()))
             if self._job is not None and self._job.is_full:
+                self._holds_up = True
                 await self._job.has_room()
+                self._holds_up = False
                 self.session.touch(self.now())
             if len(self._outbox) > OUTBOX_FRAMES:
                 await self.drained()
@@ -368,6 +372,8 @@ class _Driver:
         self._timer = self._loop.call_later(max(wait_s, 0.01), self._look, context=self._context)
 
     def _look(self) -> None:
+        if self._holds_up:
+            self.session.touch(self.now())
         self.apply(self.session.tick(self.now()))
         deadline = self.session.deadline()
         self._arm(_LOOK_S if deadline is None else deadline - self.now())

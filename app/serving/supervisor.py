@@ -229,7 +229,8 @@ class Supervisor:
             together = sum(len(other.devices) for other, _ in chosen if other.role == each.role)
             for index, device in enumerate(each.devices):
                 name = f"{each.name}-{index}"
-                path = str(folder / f"{name}.sock")
+                # Not by its name, which may be long: a socket's path may not.
+                path = str(folder / f"{each.role}-{len(replicas)}.sock")
                 listener = _unix_listener(path, stack)
                 self.workers.append(self._worker(name, each, engine, device, listener, together))
                 replicas.append(

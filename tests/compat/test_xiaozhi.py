@@ -3,11 +3,8 @@ the client library that they use (nls-protocol.md 1.10, 3.1, 5, 10). TLS is ``fu
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +14,7 @@ from uuid import uuid4
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.support.lan_certificate import lan_certificate
 from tests.support.live import Live, live_server
 from tests.support.process import serving
 from tests.support.rawsocket import nothing_left, until
@@ -262,22 +260,9 @@ async def test_a_failure_is_told_in_its_words(tmp_path: Path) -> None:
 async def test_both_over_tls(tmp_path: Path) -> None:
     """``wss``, as for every host without ``-internal.`` in its name, with a certificate that the
     machine of xiaozhi verifies."""
-    pair = tmp_path / "pair"
-    made = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "app", "cert", "127.0.0.1", "--output", str(pair)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert made.returncode == 0, made.stderr
-    trusting = ssl.create_default_context(cafile=str(pair / "ca.pem"))
-    async with serving(
-        tmp_path,
-        APPTOKEN=TOKEN,
-        SSL_CERTFILE=str(pair / "cert.pem"),
-        SSL_KEYFILE=str(pair / "key.pem"),
-    ) as served:
+    certificate = await lan_certificate(tmp_path / "pair")
+    trusting = certificate.trusting()
+    async with serving(tmp_path, APPTOKEN=TOKEN, **certificate.settings) as served:
         assert served.ws.startswith("wss://127.0.0.1:")
         async with listening(served.ws, ssl=trusting) as socket:
             assert await heard(socket, None) == "heard 900 ms"

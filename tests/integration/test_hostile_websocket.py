@@ -635,6 +635,32 @@ async def test_the_time_between_tasks_is_not_idle(
         await whole_task(client, "SpeechTranscriber")
 
 
+async def test_a_client_that_the_server_keeps_waiting_is_not_idle(
+    tmp_path: Path, watchful: Callable[[], Awaitable[None]]
+) -> None:
+    """It sends, and nobody listens: an engine that is late must not fail its task."""
+    audio = tone(60_000).tobytes()
+    async with (
+        held_engines(tmp_path, idle_timeout_seconds=IDLE_S) as (live, hold),
+        opened(live) as client,
+    ):
+        await client.text(start())
+        await client.expect("TranscriptionStarted")
+
+        async def pour() -> None:
+            for begin in range(0, len(audio), 32_000):
+                await client.send(frame(BINARY, audio[begin : begin + 32_000]))
+
+        pouring = asyncio.create_task(pour())
+        drivers: list[Any] = [each for drain, _ in live.apis for each in drain._connections]
+        await until(lambda: drivers[0]._job.is_full)
+        await watchful()
+        hold.set()
+        await pouring
+        await client.text(stop())
+        await client.until("TranscriptionCompleted")
+
+
 async def test_a_client_that_does_not_read_stops_itself_only(tmp_path: Path) -> None:
     sentences = [letter * 199 + "." for letter in "abcde"]
     async with attacked(tmp_path) as live, opened(live, receive_buffer=4096) as client:

@@ -223,7 +223,7 @@ class Supervisor:
                 "no speech engine is installed; for engines to try out, "
                 f"{registry.how_to_install('embedded')}"
             )
-        replicas = []
+        replicas: list[dict[str, str]] = []
         for each, engine in chosen:
             # All models of a role share the machine.
             together = sum(len(other.devices) for other, _ in chosen if other.role == each.role)

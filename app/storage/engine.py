@@ -78,7 +78,10 @@ def open_database(url: str) -> AsyncEngine:
         event.listen(engine.sync_engine, "begin", _begin)
         return engine
     if find_spec("asyncpg") is None:
-        raise StorageError("PostgreSQL needs a driver: pip install 'funspeech[postgres]'")
+        raise StorageError(
+            "PostgreSQL needs a driver; in the checkout: .venv/bin/pip install "
+            "-c constraints.txt -e '.[postgres]'"
+        )
     return create_async_engine(
         url,
         hide_parameters=True,

@@ -76,5 +76,5 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         engine_module, "find_spec", lambda name: None if name == "asyncpg" else find_spec(name)
     )
-    with pytest.raises(StorageError, match=r"pip install 'funspeech\[postgres\]'"):
+    with pytest.raises(StorageError, match=r"-e '\.\[postgres\]'"):
         open_database(url_of("postgresql://h/d"))

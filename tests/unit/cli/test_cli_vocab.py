@@ -48,7 +48,7 @@ def test_lines_and_json_make_the_same_vocabulary() -> None:
     for name in ("words.txt", "words.json"):
         printed = done("create", name, name, "--description", "some")
         assert printed.strip() in {row.id for row in saved()}
-    lines, from_json = saved()
+    from_json, lines = sorted(saved(), key=lambda row: row.name)
     assert dict(lines.words) == dict(from_json.words) == {"北京": 5, "San Francisco": -2}
     assert (lines.name, lines.description) == ("words.txt", "some")
 

@@ -44,8 +44,10 @@ class Spool:
                 await file.close()
                 yield file.path
             finally:
-                self.used -= size
-                await file.remove()
+                try:
+                    await file.remove()
+                finally:
+                    self.used -= size  # not before: until then it takes the disk
 
     @asynccontextmanager
     async def fetched(self, url: str, limits: FetchLimits) -> AsyncIterator[Path]:

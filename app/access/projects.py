@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.access.regularly import RareWarning, regularly
 from app.access.snapshot import EMPTY, Snapshot
 from app.access.store import Store
+from app.core.regularly import RareWarning, regularly
 from app.storage.errors import StorageError
 
 

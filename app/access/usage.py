@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 
 from app.access.projects import Projects
-from app.access.regularly import RareWarning, regularly
 from app.access.rows import UsageSum
 from app.access.store import Store
+from app.core.regularly import RareWarning, regularly
 from app.core.speech import Role
 from app.core.usage import Used
 from app.storage.errors import StorageError

@@ -24,7 +24,7 @@ from app.core.errors import EngineNotUsable
 from app.core.paths import expanded
 from app.engines import manifest
 from app.engines.manifest import Manifest
-from app.engines.models import Advance, Model, Report
+from app.engines.models import Advance, Model, Report, Verdict
 from app.engines.reading import size_of
 
 log = structlog.get_logger(__name__)
@@ -69,6 +69,14 @@ def look(model: Model, folder: Path) -> Place:
         return Place(folder, "complete")
     lacking = tuple(f"{name} is missing" for name in missing)
     return Place(folder, "unfinished" if _has_entries(folder) else "absent", lacking)
+
+
+def verdict_of(place: Place) -> Verdict:
+    """What the commands are told of it; checksums were not looked at."""
+    if place.state == "absent":
+        return Verdict(None, ("it is not here",), checked=False)
+    damaged = place.state == "damaged"
+    return Verdict(place.folder, place.faults, checked=False, damaged=damaged)
 
 
 def best(places: Iterable[Place]) -> Place:

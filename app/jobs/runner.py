@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import structlog
 
-from app.access.regularly import RareWarning, regularly
 from app.core import metrics
 from app.core.errors import EngineFailed, RecordingsFull, SpeechError
+from app.core.regularly import RareWarning, regularly
 from app.jobs.store import LEASE_S, Job, JobStore
 from app.nls.file_transcription import INTERNAL_ERROR, SUCCESS, status_of
 from app.storage.errors import StorageError

@@ -230,11 +230,7 @@ class _SherpaFiles:
         entry = catalogue.find(model)
         if entry is None:
             return _verdict_of_own(model)
-        place = locate(entry, cache)
-        if place.state == "absent":
-            return Verdict(None, ("it is not here",), checked=False)
-        damaged = place.state == "damaged"
-        return Verdict(place.folder, place.faults, checked=False, damaged=damaged)
+        return downloads.verdict_of(locate(entry, cache))
 
     def verify(self, model: str, cache: Path, report: Report) -> Verdict:
         found = self.inspect(model, cache)
